@@ -1,0 +1,1 @@
+"""Where training and service meet: what a bundle is. No framework is imported here."""

@@ -1,0 +1,1 @@
+"""The serving half: never imports training, and imports no runtime outside `service.engines`."""

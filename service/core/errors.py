@@ -1,0 +1,99 @@
+"""Every way the service refuses, as one family built from data; `http.errors` maps it to status codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RecurveError(Exception):
+    """Base of all refusals. `code` is a stable word for programs, `extra` rides along in the answer."""
+
+    code = "internal"
+    retry_after_s: float | None = None
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+
+
+class ModelNotFound(RecurveError):
+    code = "model_not_found"
+
+    def __init__(self, model: str, version: int | None = None) -> None:
+        what = f"model {model!r}" if version is None else f"version {version} of model {model!r}"
+        super().__init__(f"{what} is not served here")
+
+
+class ClientNotFound(RecurveError):
+    code = "client_not_found"
+
+    def __init__(self, model: str, client: str) -> None:
+        super().__init__(f"model {model!r} keeps no state for client {client!r}")
+
+
+class InvalidInput(RecurveError):
+    """A value the request carries is wrong; `field` names it. Nothing moved."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, detail: str, *, code: str | None = None) -> None:
+        super().__init__(f"{field}: {detail}", field=field)
+        if code is not None:
+            self.code = code
+
+
+class Unsupported(RecurveError):
+    """The model can't do what is asked; the detail says why."""
+
+    code = "unsupported"
+
+
+class OrderConflict(RecurveError):
+    """The request does not follow the client's last one (step, time or key). Nothing moved.
+
+    `code` is one of step_conflict, key_conflict, already_absorbed, time_conflict, too_soon, gap.
+    """
+
+    def __init__(self, code: str, detail: str, expected_step: int, **extra: Any) -> None:
+        super().__init__(detail, expected_step=expected_step, **extra)
+        self.code = code
+
+
+class AtCapacity(RecurveError):
+    code = "at_capacity"
+
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"no room for a new client: {limit} are kept; those that exist go on")
+        self.retry_after_s = retry_after_s
+
+
+class Contended(RecurveError):
+    """Other writers kept winning this client's record for the whole bound. Nothing moved."""
+
+    code = "contended"
+    retry_after_s = 1.0
+
+
+class StoreUnavailable(RecurveError):
+    """The store is away, full or stuck. Nothing half-written; it recovers by itself."""
+
+    code = "store_unavailable"
+    retry_after_s = 2.0
+
+
+class NotReady(RecurveError):
+    code = "not_ready"
+    retry_after_s = 5.0
+
+
+class BundleInvalid(RecurveError):
+    """A bundle does not load: its digests, its manifest or its graph do not hold."""
+
+    code = "bundle_invalid"
+
+
+class RecordCorrupt(RecurveError):
+    """Bytes of a client record that can't be read: torn, foreign or of another format version."""
+
+    code = "corrupt"

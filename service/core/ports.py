@@ -1,0 +1,96 @@
+"""What the core asks of the outside: protocols of at most five methods; an optional power is one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from service.core.types import ClientKey, FloatArray
+
+
+class Stored(NamedTuple):
+    """A record as the store holds it. `nonce` is the 8-byte token of the write that made it."""
+
+    nonce: bytes
+    blob: bytes
+
+
+class Page(NamedTuple):
+    """Some clients of a listing. `cursor` continues it, None at the end."""
+
+    clients: list[str]
+    cursor: str | None
+
+
+class StateStore(Protocol):
+    """Keeps one opaque blob per client: atomic verbs, any thread, any process the driver allows.
+
+    Every method raises StoreUnavailable when the store is away, full or stuck; then nothing is half-written.
+    Nonces are 8 random bytes chosen by the writer of each blob.
+    """
+
+    def load(self, key: ClientKey) -> Stored | None:
+        """The last saved blob of `key`, None if there is none. An empty blob is a blob."""
+        ...
+
+    def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        """Atomically replace the blob of `key` if its nonce is `old` (None: if there is none) or already `new`.
+
+        True: stored, and seen by every later load anywhere. False: another writer was first, nothing changed.
+        A save repeated after a lost reply is harmless: it finds its own nonce and answers True.
+        """
+        ...
+
+    def delete(self, key: ClientKey) -> bool:
+        """Forget `key`; True if it was there."""
+        ...
+
+    def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
+        """Up to `limit` clients of a model from the opaque cursor `after` on (None: from the start).
+
+        Order is not promised; a client present throughout a listing appears at least once.
+        InvalidInput("after") for a cursor this store did not give.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open in this process; later calls raise StoreUnavailable."""
+        ...
+
+
+@runtime_checkable
+class CountsClients(Protocol):
+    """A store that can tell how many clients a model keeps, by a look at the whole: not for every request."""
+
+    def count(self, tenant: str, model: str) -> int:
+        """Clients kept for (tenant, model) now."""
+        ...
+
+
+class Engine(Protocol):
+    """Executes one bundle's step. Pure: the same input gives the same output; safe from any thread."""
+
+    def step(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """One observation each for a batch of clients.
+
+        ``x`` (batch, F) float32 raw units, ``state`` (batch, S) float32 ->
+        ``y`` (batch, K, 1 + Q) float32 raw units, next state (batch, S) float32; both fresh arrays.
+        """
+        ...
+
+    def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
+        """Gate activations while `x` is absorbed under `state` (shapes as in `step`).
+
+        One array (batch, n_gates * units) float32 per entry of the spec's `gates`, in its order.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the runtime's memory of the calling thread."""
+        ...
+
+
+class Clock(Protocol):
+    """Wall time, seconds since the epoch: a constructor argument so that tests can set it."""
+
+    def __call__(self) -> float: ...

@@ -1,0 +1,118 @@
+"""What is asked of the predictor and what it answers, whatever the protocol outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Observations to absorb, oldest first; all or none are.
+
+    ``observations`` (n, F) float32 in raw units, n >= 1. ``times`` n epoch seconds, or None. `step` names the
+    first observation. `gap` None: the model's default. `horizon` >= 1: how far the answer looks ahead.
+    """
+
+    observations: FloatArray
+    times: tuple[float, ...] | None = None
+    step: int | None = None
+    idempotency_key: str | None = None
+    gap: GapPolicy | None = None
+    horizon: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StateInfo:
+    """How the state behind an answer came to be.
+
+    `context` counts the observations that stand behind it, `filled` the missing steps this request filled.
+    """
+
+    status: Status
+    reason: str | None
+    context: int
+    filled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The last prediction against what was then observed: ``predicted`` and ``observed`` (K,) float32.
+
+    `observed` is NaN for a target that no feature observes.
+    """
+
+    predicted: FloatArray
+    observed: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a predict, a priming or a forecast answers.
+
+    ``y`` (n, K, 1 + Q) float32: the prediction after each observation of the request, the last one for
+    `step` + 1. ``ahead`` (horizon, K, 3) float32 or None: point forecast, lower and upper bound for
+    `step` + 1 ... `step` + horizon; bounds NaN where the model has none. ``interval`` (n, K, 2) float32 or None:
+    the bounds of each row of y. `spec` is the version that answered; a replay may be of an older `version`
+    than the spec's.
+    """
+
+    spec: ModelSpec
+    version: int
+    client: str
+    step: int
+    y: FloatArray
+    interval: FloatArray | None
+    ahead: FloatArray | None
+    previous: Previous | None
+    state: StateInfo
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Live errors of one target over the client's recent steps (exponentially weighted, about `window` steps)."""
+
+    target: str
+    mae: float
+    rmse: float
+    naive_rmse: float
+    coverage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """What is known of one client. Times are epoch seconds. `version` is the one its state was made by, if served."""
+
+    model: str
+    client: str
+    label: str
+    version: int | None
+    fingerprint: str
+    step: int
+    context: int
+    context_kept: int
+    last_time: float | None
+    created: float
+    touched: float
+    expires: float
+    record_bytes: int
+    scored: int
+    live: tuple[Live, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GateTrace:
+    """Gate activations over the last observations of a client's context.
+
+    ``observations`` (n, F) float32, NaN rows where a missing step was filled; `activations[i]` (n, gates, units) of
+    the spec's i-th gate layer;
+    """
+
+    spec: ModelSpec
+    client: str
+    step: int
+    observations: FloatArray
+    activations: tuple[FloatArray, ...]
+

@@ -1,0 +1,90 @@
+"""The core's value objects: frozen, slotted, and free of any framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+GapPolicy = Literal["fill", "restart", "reject"]
+Status = Literal["started", "carried", "restarted", "rebuilt"]
+
+
+class ClientKey(NamedTuple):
+    """Whose record: names of a tenant, a model and a client, 1-256 printable characters each."""
+
+    tenant: str
+    model: str
+    client: str
+
+    def path(self) -> str:
+        """The key in storage: three percent-encoded parts joined by '/'; unlike names never meet."""
+        return f"{quote(self.tenant, safe='')}/{quote(self.model, safe='')}/{quote(self.client, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """One column of an observation; limits in its unit, None for unlimited."""
+
+    name: str
+    unit: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """One predicted quantity; `scale` is the standard deviation of its training values."""
+
+    name: str
+    unit: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """One recurrent layer's gates, as `Engine.gates` returns them. `output` is the runtime's tensor name."""
+
+    output: str
+    layer: str
+    cell: str
+    names: tuple[str, ...]
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the core knows of one version of a model (the manifest's data, frozen).
+
+    ``initial_state`` (S,) float32 is the fresh state. ``residuals`` (H, K, 2) float32 or None: lower and upper
+    residual quantiles of look-ahead at `level`, row h - 1 for horizon h. ``interval_columns``: the columns of y
+    that bound the interval at `level`, None for a model without quantiles. ``feedback`` (F,) int: for each
+    feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
+    target, the feature that observes it, -1 if none does.
+    """
+
+    name: str
+    version: int
+    fingerprint: str
+    features: tuple[FeatureSpec, ...]
+    targets: tuple[TargetSpec, ...]
+    interval_s: float | None
+    initial_state: FloatArray
+    quantiles: tuple[float, ...]
+    context_length: int
+    architecture: str = "lstm"
+    level: float | None = None
+    interval_columns: tuple[int, int] | None = None
+    residuals: FloatArray | None = None
+    gates: tuple[GateSpec, ...] = ()
+    feedback: NDArray[np.intp] | None = field(default=None)
+    observed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+
+    @property
+    def columns(self) -> int:
+        """1 + Q, the width of y."""
+        return 1 + len(self.quantiles)

@@ -1,0 +1,1 @@
+"""What executes a bundle's step: the only files of the service that import a runtime."""

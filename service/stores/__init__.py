@@ -1,0 +1,1 @@
+"""Where client records live: one driver per file."""

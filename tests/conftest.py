@@ -1,0 +1,1 @@
+"""Shared by every test: what is slow to make is made once."""

@@ -1,0 +1,1 @@
+"""The training half: series in, bundles out; never imports service."""
