@@ -70,7 +70,7 @@ class Manifest(Part):
     `files` maps every other file of the bundle to its sha256. The version is the folder's name, not a field.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: Name
     fingerprint: Digest
     created: datetime

@@ -115,4 +115,3 @@ class GateTrace:
     step: int
     observations: FloatArray
     activations: tuple[FloatArray, ...]
-
