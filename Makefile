@@ -1,0 +1,133 @@
+# Every command a person needs; `make help` lists them. Needs python3 (3.11 to 3.13), python3-venv and make; all else
+# is installed into .venv from hashed pins, once: stamp files in .venv make a second run instant.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Plain assignments: a login shell's own HOST must not decide where we listen, `make serve HOST=...` may.
+HOST = $(or $(RECURVE_HOST),127.0.0.1)
+PORT = $(or $(RECURVE_PORT),8000)
+WORKERS = $(or $(RECURVE_WORKERS),2)
+MODELS_DIR = $(or $(RECURVE_MODELS_DIR),models/published)
+DEMO = sensor finance
+JOBS = $(DEMO)
+ARGS =
+DOCKER = docker
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help serve test train check image bench lock clean
+
+help: ## list these commands
+	@printf 'Recurve: forecasters with memory, served.\n\n'
+	awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	printf '\nVariables: HOST PORT WORKERS MODELS_DIR (serve), JOBS (train), ARGS (train, test, bench), PYTHON (set-up).\n'
+	printf 'Example:   make serve PORT=9000 WORKERS=4\n'
+
+serve: $(VENV)/.training ## train the demonstration models if there are none, then serve them on 127.0.0.1:8000
+	@own=
+	for labels in $$(compgen -G "$(MODELS_DIR)/*/labels.json"); do
+	  name=$$(basename "$$(dirname "$$labels")")
+	  [[ " $(DEMO) " == *" $$name "* ]] || own=$$name
+	done
+	for name in $(DEMO); do
+	  if [[ -z "$$own" && ! -e "$(MODELS_DIR)/$$name/labels.json" ]]; then
+	    echo "==> training $$name, quickly, to have something to serve ('make train' trains in full)"
+	    $(PY) -m training train "$$name" --quick --models-dir "$(MODELS_DIR)"
+	  fi
+	done
+	$(HELLO)
+	exec $(PY) -m service --host "$(HOST)" --port "$(PORT)" --workers "$(WORKERS)" --models-dir "$(MODELS_DIR)" $(ARGS)
+
+test: $(VENV)/.dev ## run every test, real gunicorn included (ARGS="-k words" picks some)
+	@$(PY) -m pytest $(ARGS)
+
+train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
+	@for job in $(JOBS); do
+	  echo "==> training $$job"
+	  $(PY) -m training train "$$job" --models-dir "$(MODELS_DIR)" $(ARGS)
+	done
+
+check: $(VENV)/.dev ## lint and types
+	@$(PY) -m ruff check .
+	$(PY) -m mypy
+
+image: ## build the container images recurve/service, recurve/slim and recurve/training
+	@for target in service slim training; do
+	  echo "==> recurve/$$target"
+	  $(DOCKER) build --target $$target --tag recurve/$$target .
+	done
+
+bench: $(VENV)/.dev ## measure the service beside an empty Flask endpoint (needs wrk)
+	@$(PY) -m benchmarks $(ARGS)
+
+lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
+	@for part in service training dev; do
+	  echo "==> requirements/$$part.txt"
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-header --no-annotate $(ARGS) requirements/$$part.in --output-file requirements/$$part.txt
+	done
+
+clean: ## remove .venv, caches and build/; trained models and client states stay
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	echo "removed; kept: $(MODELS_DIR) (models), var (client states)"
+
+# One stamp per set of pins: training holds the service's, dev holds training's. The lock lets two makes run at once;
+# the mark says that an installation did not end, so that the next one begins from nothing.
+$(VENV)/.training $(VENV)/.dev: $(VENV)/.%: requirements/%.txt
+	@mkdir -p build
+	exec 9>build/.set-up.lock
+	flock 9 || true
+	if [[ -e $(VENV)/.installing ]] || ! $(PY) -c '$(CAN_VENV)' 2>/dev/null || ! $(PY) -m pip --version &>/dev/null; then
+	  rm -rf $(VENV)
+	  $(FIND_PYTHON)
+	  echo "==> making $(VENV) with $$("$$python" --version)"
+	  "$$python" -m venv $(VENV)
+	fi
+	touch $(VENV)/.installing
+	echo "==> installing requirements/$*.txt into $(VENV), hashes checked (TensorFlow is large: some minutes)"
+	$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements/$*.txt | $(ONE_LINE)
+	rm $(VENV)/.installing
+	touch $@
+
+# pip's hundreds of lines as one that moves, on a terminal; elsewhere only its last one.
+ONE_LINE = awk -v tty="$$([[ -t 2 ]] && echo 1 || true)" '{last = $$0} \
+  tty && /^(Collecting|Installing)/ {printf "\r\033[K    %.90s", $$0; fflush()} \
+  END {printf "%s    %.90s\n", tty ? "\r\033[K" : "", last}'
+
+# Sets $python to an interpreter that really runs (a version manager's shim may not), is in range and can make a venv.
+define FIND_PYTHON
+bare=
+for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 /usr/bin/python3) ""; do
+  if [[ -z "$$python" ]] || "$$python" -c '$(CAN_VENV)' &>/dev/null; then break; fi
+  if "$$python" -c '$(IN_RANGE)' &>/dev/null; then bare=$$python; fi
+done
+if [[ -z "$$python" ]]; then
+  if [[ -n "$$bare" ]]; then
+    echo "$$("$$bare" --version) is here but can't make virtual environments; install what Debian splits off:"
+    echo "    apt-get install $$("$$bare" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+  else
+    echo "No Python 3.11, 3.12 or 3.13 that runs was found ($(or $(PYTHON),python3): $$($(or $(PYTHON),python3) --version 2>&1 | head -1 || true))."
+    echo "    install one:        apt-get install python3 python3-venv"
+    echo "    or name your own:   make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"
+  fi >&2
+  exit 1
+fi
+endef
+
+define HELLO
+printf '%s\n' '' \
+  'When the log below says it listens, http://$(HOST):$(PORT) is up (Ctrl-C ends it). Try in another terminal:' '' \
+  "    curl http://$(HOST):$(PORT)/v1/models/sensor/clients/roof-7/predict -d '{\"observation\": [21.3, 12.0, 1013]}'" '' \
+  'One hour of temperature, dew point and pressure goes in; what is expected an hour later comes out, such as' '' \
+  '    {"model": "sensor", "version": 1, "client": "roof-7", "step": 1,' \
+  '     "prediction": {"temperature": {"value": 20.9, "interval": {"level": 0.9, "lower": 18.8, "upper": 22.9}, ...' '' \
+  'Send the next hour alone: the answer builds on all that came before.' ''
+endef
