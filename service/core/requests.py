@@ -28,12 +28,14 @@ class StateInfo:
     """How the state behind an answer came to be.
 
     `context` counts the observations that stand behind it, `filled` the missing steps this request filled.
+    `last_seen` is when an expired client was last heard of (epoch seconds), None otherwise.
     """
 
     status: Status
     reason: str | None
     context: int
     filled: int = 0
+    last_seen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ class ClientView:
 class GateTrace:
     """Gate activations over the last observations of a client's context.
 
-    ``observations`` (n, F) float32, NaN rows where a missing step was filled; `activations[i]` (n, gates, units) of
-    the spec's i-th gate layer;
+    ``observations`` (n, F) float32, NaN rows where a missing step was filled; `activations[i]` (n, gates, units)
+    float32 of the spec's i-th gate layer. The context is replayed from a fresh state.
     """
 
     spec: ModelSpec

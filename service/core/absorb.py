@@ -1,0 +1,142 @@
+"""Moving a state through observations: stepping, filling what is missing, rebuilding from a context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.core.errors import InvalidInput
+from service.core.lookahead import bounds, fed_back
+from service.core.ports import Engine
+from service.core.record import LiveErrors
+from service.core.scoring import observed_targets, score
+from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
+
+Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
+
+
+@dataclass(slots=True)
+class Progress:
+    """A client's state on its way through one request; nothing of it counts until the record is saved.
+
+    ``batch`` (1, S) the state, ``y`` (K, W) the prediction standing, None for a fresh state. The context is
+    ``base`` (c, F) followed by `rows`, (F,) each. `behind` counts the observations behind the state. `outputs`
+    holds the prediction after each observation, (K, W) each.
+    """
+
+    spec: ModelSpec
+    engine: Engine
+    batch: FloatArray
+    y: FloatArray | None
+    base: FloatArray
+    behind: int
+    status: Status
+    reason: str | None = None
+    filled: int = 0
+    last_seen: float | None = None
+    rows: list[FloatArray] = field(default_factory=list)
+    outputs: list[FloatArray] = field(default_factory=list)
+
+    def step(self, x: FloatArray) -> None:
+        """Absorb one observation ``x`` (1, F)."""
+        out, self.batch = self.engine.step(x, self.batch)
+        self.y = out[0]
+        self.behind += 1
+        self.rows.append(x[0])
+        self.outputs.append(self.y)
+
+    def restart(self, reason: str) -> None:
+        """Go back to the fresh state; the context begins anew."""
+        self.batch, self.y, self.behind = self.spec.initial_state[None], None, 0
+        self.base = self.base[:0]
+        self.rows.clear()
+        self.status, self.reason, self.filled = "restarted", reason, 0
+
+    def fill(self, missing: int) -> None:
+        """Step over `missing` steps on the model's own predictions; each leaves a NaN row in the context."""
+        blank = np.full(len(self.spec.features), np.nan, np.float32)
+        for _ in range(missing):
+            if self.y is None:  # nothing was predicted yet, so there is nothing to fill with
+                return
+            out, self.batch = self.engine.step(fed_back(self.spec, self.y), self.batch)
+            self.y = out[0]
+            self.rows.append(blank)
+            self.filled += 1
+
+    def bridge(self, missing: int, policy: GapPolicy) -> None:
+        """Deal with a gap before the next observation."""
+        if policy == "fill":
+            self.fill(missing)
+        else:
+            self.restart("gap")
+
+    def last_row(self) -> FloatArray:
+        """The newest row of the context, (F,)."""
+        newest: FloatArray = self.rows[-1] if self.rows else self.base[-1]
+        return newest
+
+    def context(self) -> FloatArray:
+        """The last C rows, (c, F) float32."""
+        recent = self.rows[-self.spec.context_length :]
+        return np.concatenate((self.base, np.asarray(recent, np.float32)))[-self.spec.context_length :]
+
+    def predictions(self) -> FloatArray:
+        """The prediction after each observation, (n, K, W) float32."""
+        return np.asarray(self.outputs, np.float32)
+
+    def check_finite(self) -> None:
+        """InvalidInput not_finite if the observations drove the state or a prediction out of float32's range."""
+        if not (np.isfinite(self.batch).all() and np.isfinite(self.predictions()).all()):
+            detail = "the values drive the model's state or prediction out of float32's range"
+            raise InvalidInput("observations", detail, code="not_finite")
+
+
+def fresh(spec: ModelSpec, engine: Engine, status: Status, reason: str | None = None) -> Progress:
+    """The state before any observation."""
+    nothing = np.empty((0, len(spec.features)), np.float32)
+    return Progress(spec, engine, spec.initial_state[None], None, nothing, 0, status, reason)
+
+
+def rebuild(spec: ModelSpec, engine: Engine, context: FloatArray, reason: str) -> Progress:
+    """The state these weights make of ``context`` (c, F); NaN rows (missing steps) are filled anew.
+
+    Rows before the first observation are dropped: there is nothing to fill them with.
+    """
+    progress = fresh(spec, engine, "rebuilt", reason)
+    for row in context:
+        if np.isnan(row[0]):
+            progress.fill(1)
+        else:
+            progress.step(row[None])
+    progress.filled = 0
+    progress.outputs.clear()
+    return progress
+
+
+def absorb(
+    progress: Progress,
+    observations: FloatArray,
+    plan: list[Gap],
+    live: LiveErrors | None,
+    standing: FloatArray | None,
+) -> tuple[LiveErrors | None, FloatArray | None]:
+    """Step ``observations`` (n, F), bridging `plan[i]` before the i-th; score each against the prediction before it.
+
+    ``standing`` (K, W) is the prediction the client was given for the first of them, None if none. Nothing is
+    scored after a gap, nor with `live` None (priming: no prediction was given). Returns the live errors and the
+    prediction that the first observation was scored against (K, W), None if it was not.
+    """
+    spec, scored_first = progress.spec, None
+    for i, gap in enumerate(plan):
+        x = observations[i]
+        if gap is not None:
+            progress.bridge(*gap)
+        elif live is not None and standing is not None:
+            scored_first = standing if i == 0 else scored_first
+            naive = observed_targets(spec, progress.last_row())
+            live = score(live, standing[:, 0], bounds(spec, standing), observed_targets(spec, x), naive)
+        progress.step(x[None])
+        standing = progress.y
+    progress.check_finite()
+    return live, scored_first

@@ -1,0 +1,38 @@
+"""What is wrong with a request whatever the client's record says."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.core import gaps
+from service.core.errors import InvalidInput
+from service.core.lookahead import check_horizon
+from service.core.requests import PredictRequest
+from service.core.types import FloatArray, ModelSpec
+
+
+def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_horizon: int) -> None:
+    """InvalidInput naming the field, or Unsupported, for a request that `spec`'s model can never absorb."""
+    observations = request.observations
+    if observations.ndim != 2 or len(observations) == 0 or observations.shape[1] != len(spec.features):
+        detail = f"need at least one row of {len(spec.features)} values, not {observations.shape}"
+        raise InvalidInput("observations", detail)
+    if not np.isfinite(observations).all():
+        raise InvalidInput("observations", "hold a value that is not finite in float32", code="not_finite")
+    _check_limits(spec, observations)
+    if request.times is not None:
+        if len(request.times) != len(observations):
+            raise InvalidInput("times", f"need one time per observation: {len(observations)}")
+        gaps.check_times(spec, request.times, now)
+    gaps.check_policy(spec, request.gap)
+    check_horizon(spec, request.horizon, max_horizon)
+
+
+def _check_limits(spec: ModelSpec, observations: FloatArray) -> None:
+    for column, feature in enumerate(spec.features):
+        values = observations[:, column]
+        unit = f" {feature.unit}" if feature.unit else ""
+        if feature.minimum is not None and (values < feature.minimum).any():
+            raise InvalidInput(feature.name, f"{values.min():g} is below its minimum of {feature.minimum:g}{unit}")
+        if feature.maximum is not None and (values > feature.maximum).any():
+            raise InvalidInput(feature.name, f"{values.max():g} is above its maximum of {feature.maximum:g}{unit}")

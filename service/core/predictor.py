@@ -1,0 +1,246 @@
+"""The life of a request: load, check, rebuild if need be, step, pack, save with compare-and-set."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.core import order, standing, transition
+from service.core.capacity import Capacity
+from service.core.checks import check_request
+from service.core.errors import ClientNotFound, Contended, InvalidInput, RecordCorrupt
+from service.core.locks import StripedLocks
+from service.core.lookahead import bounds, check_horizon, look_ahead
+from service.core.ports import Clock, Page, StateStore, Stored
+from service.core.record import LastAnswer, Record, decode, encode
+from service.core.registry import Registry, Served, ServedModel
+from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
+from service.core.scoring import observed_targets
+from service.core.transition import Outcome, Turn
+from service.core.types import ClientKey, FloatArray, ModelSpec
+
+logger = logging.getLogger(__name__)
+
+WEEK_S = 7 * 86400.0
+QUARANTINE = "~quarantine"  # the tenant under which unreadable records are set aside
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what one process accepts. `idle_ttl_s` None: the longer of 7 days and 30 intervals."""
+
+    max_horizon: int = 1000
+    max_gap: int = 24
+    max_clients: int = 1_000_000
+    idle_ttl_s: float | None = None
+    contention_s: float = 2.0
+
+
+class Predictor:
+    """Steps clients' states, one observation at a time or several, exactly once each.
+
+    Safe from any thread and, over a shared store, from any process. Every refusal is a RecurveError and leaves
+    the client's record as it was.
+    """
+
+    def __init__(
+        self, registry: Registry, store: StateStore, clock: Clock = time.time, limits: Limits | None = None
+    ) -> None:
+        self.registry = registry
+        self._store = store
+        self._clock = clock
+        self._limits = limits if limits is not None else Limits()
+        self._locks = StripedLocks()
+        self._capacity = Capacity(store, self._limits.max_clients, clock)
+
+    def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
+        """Absorb the request's observations, all or none, and predict what comes next.
+
+        A repeated request (by step, idempotency key or time) gets the stored answer, `replayed`.
+        OrderConflict, InvalidInput, Unsupported, AtCapacity, Contended, StoreUnavailable: nothing moved.
+        """
+        model = self.registry.model(key.model)
+        check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
+        digest = order.digest_of(request)
+
+        def attempt() -> Answer | None:
+            stored, record = self._load(key)
+            if not isinstance(record, Record):
+                if record is None:
+                    self._capacity.admit(key.tenant, key.model)
+                turn = self._turn(model, model.labelled(), request, digest)
+                return self._commit(key, stored, transition.begin(turn, record), request)
+            served, fell_back = _version_for(model, record)
+            if order.is_retry(record, request, digest):
+                return self._replay(key, served, record, request, fell_back)
+            turn = self._turn(model, served, request, digest)
+            expired = self._is_expired(served.spec, record)
+            return self._commit(
+                key, stored, transition.go_on(turn, record, expired=expired, fell_back=fell_back), request
+            )
+
+        return self._until_saved(key, attempt)
+
+    def prime(self, key: ClientKey, request: PredictRequest) -> Answer:
+        """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
+
+        `step` names the first observation (default 1). Priming twice with the same history ends in the same state.
+        """
+        model = self.registry.model(key.model)
+        served = model.labelled()
+        check_request(served.spec, request, self._clock(), self._limits.max_horizon)
+        outcome = transition.prime(self._turn(model, served, request, b""))
+
+        def attempt() -> Answer | None:
+            stored = self._store.load(key)
+            if stored is None:
+                self._capacity.admit(key.tenant, key.model)
+            return self._commit(key, stored, outcome, request)
+
+        return self._until_saved(key, attempt)
+
+    def forecast(self, key: ClientKey, horizon: int) -> Answer:
+        """Look `horizon` steps ahead from where the client stands; nothing moves."""
+        _, record, served, reason = self._stand(key)
+        check_horizon(served.spec, horizon, self._limits.max_horizon)
+        state, y, info = standing.state_now(served, record, reason)
+        ahead = look_ahead(served.spec, served.engine, state, y, horizon)
+        return _answer(served.spec, key, record.step, y[None], ahead, None, info)
+
+    def inspect(self, key: ClientKey) -> ClientView:
+        """What is known of the client. ClientNotFound if nothing is kept."""
+        stored, record, served, _ = self._stand(key, expired_too=True)
+        made_by = self.registry.model(key.model).by_fingerprint(record.tracks[0].fingerprint)
+        version = None if made_by is None else made_by.spec.version
+        return standing.view(key, served, version, record, len(stored.blob), self._idle_ttl_s(served.spec))
+
+    def forget(self, key: ClientKey) -> bool:
+        """Delete the client; True if it was there. Its next observation is step 1."""
+        self.registry.model(key.model)
+        with self._locks.of(key):
+            return self._store.delete(key)
+
+    def clients(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
+        """Some of the model's clients; see StateStore.list."""
+        self.registry.model(model)
+        return self._store.list(tenant, model, after, limit)
+
+    def gates(self, key: ClientKey, last: int) -> GateTrace:
+        """Gate activations over the client's last observations, its context replayed from a fresh state."""
+        if last < 1:
+            raise InvalidInput("last", f"must be at least 1, not {last}")
+        _, record, served, _ = self._stand(key)
+        return standing.trace_gates(key, served, record, last)
+
+    # -- loading and saving -------------------------------------------------------------------------------------
+
+    def _load(self, key: ClientKey) -> tuple[Stored | None, Record | str | None]:
+        """What is stored and the record in it: None if there is none, "corrupt" if it can't be read."""
+        stored = self._store.load(key)
+        if stored is None:
+            return None, None
+        try:
+            return stored, decode(key, stored.blob)
+        except RecordCorrupt as exc:
+            logger.error("record set aside", extra={"model": key.model, "client": key.client, "why": exc.detail})
+            aside = key._replace(tenant=QUARANTINE)
+            before = self._store.load(aside)
+            self._store.save(aside, None if before is None else before.nonce, stored.nonce, stored.blob)
+            return stored, "corrupt"
+
+    def _commit(
+        self, key: ClientKey, stored: Stored | None, outcome: Outcome, request: PredictRequest
+    ) -> Answer | None:
+        """The answer once the record is stored; None if another writer was first."""
+        record, progress, ahead = outcome.record, outcome.progress, None
+        spec, y = progress.spec, progress.predictions()
+        if request.horizon > 1:  # before the save: if looking ahead fails, nothing has moved
+            ahead = look_ahead(spec, progress.engine, progress.batch[0], y[-1], request.horizon)
+        old = None if stored is None else stored.nonce
+        if not self._store.save(key, old, secrets.token_bytes(8), encode(key, record)):
+            return None
+        previous = None if outcome.scored is None else _previous(spec, outcome.scored[:, 0], request)
+        info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
+        return _answer(spec, key, record.step, y, ahead, previous, info)
+
+    def _replay(
+        self, key: ClientKey, served: Served, record: Record, request: PredictRequest, fell_back: bool
+    ) -> Answer:
+        """The last request's answer again, from the record; only a look ahead is computed."""
+        spec, ahead = served.spec, None
+        if request.horizon > 1:
+            state, y, _ = standing.state_now(served, record, transition.rebuild_reason(fell_back))
+            ahead = look_ahead(spec, served.engine, state, y, request.horizon)
+        last: LastAnswer | None = record.last
+        if last is None:
+            raise RecordCorrupt("the record remembers a request without its answer")
+        previous = None if np.isnan(last.predicted).all() else _previous(spec, last.predicted, request)
+        info = StateInfo(last.status, last.reason, last.behind, last.filled, last.last_seen or None)
+        return _answer(spec, key, record.step, last.y, ahead, previous, info, version=last.version, replayed=True)
+
+    def _until_saved(self, key: ClientKey, attempt: Callable[[], Answer | None]) -> Answer:
+        """Run `attempt` under the client's lock until no other process gets in between, for a bounded time."""
+        deadline = time.monotonic() + self._limits.contention_s
+        with self._locks.of(key):
+            while True:
+                answer = attempt()
+                if answer is not None:
+                    return answer
+                if time.monotonic() > deadline:
+                    raise Contended(f"client {key.client!r} is written by others all the time; send it again")
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _turn(self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes) -> Turn:
+        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap)
+
+    def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
+        """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
+        model = self.registry.model(key.model)
+        stored, record = self._load(key)
+        if stored is None or not isinstance(record, Record):
+            raise ClientNotFound(key.model, key.client)
+        served, fell_back = _version_for(model, record)
+        if not expired_too and self._is_expired(served.spec, record):
+            raise ClientNotFound(key.model, key.client)
+        return stored, record, served, transition.rebuild_reason(fell_back)
+
+    def _is_expired(self, spec: ModelSpec, record: Record) -> bool:
+        return self._clock() - record.touched > self._idle_ttl_s(spec)
+
+    def _idle_ttl_s(self, spec: ModelSpec) -> float:
+        if self._limits.idle_ttl_s is not None:
+            return self._limits.idle_ttl_s
+        return max(WEEK_S, 30 * (spec.interval_s or 0.0))
+
+
+def _version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
+    """The version under the record's label; `stable` if that label is gone, and then True."""
+    if record.label in model.labels:
+        return model.labelled(record.label), False
+    return model.labelled(), True
+
+
+def _previous(spec: ModelSpec, predicted: FloatArray, request: PredictRequest) -> Previous:
+    return Previous(predicted, observed_targets(spec, request.observations[0]))
+
+
+def _answer(
+    spec: ModelSpec,
+    key: ClientKey,
+    step: int,
+    y: FloatArray,
+    ahead: FloatArray | None,
+    previous: Previous | None,
+    info: StateInfo,
+    *,
+    version: int | None = None,
+    replayed: bool = False,
+) -> Answer:
+    made_by = spec.version if version is None else version
+    return Answer(spec, made_by, key.client, step, y, bounds(spec, y), ahead, previous, info, replayed)

@@ -1,0 +1,139 @@
+"""From a client's record to its next one: pure, so that a lost race is simply computed again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.core import gaps, order
+from service.core.absorb import Gap, Progress, absorb, fresh, rebuild
+from service.core.errors import OrderConflict
+from service.core.record import LastAnswer, LiveErrors, Record, Track
+from service.core.registry import STABLE, Served
+from service.core.requests import PredictRequest
+from service.core.scoring import no_errors
+from service.core.types import FloatArray, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request makes of a record, not saved yet. ``scored`` (K, W): what its first observation was marked on."""
+
+    record: Record
+    progress: Progress
+    scored: FloatArray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds."""
+
+    request: PredictRequest
+    digest: bytes
+    served: Served
+    generation: int
+    now: float
+    max_gap: int
+
+    def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
+        """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with."""
+        spec, request = self.served.spec, self.request
+        missing = gaps.missing_steps(spec, request.times, len(request.observations), last_time, first)
+        if bridged:
+            missing[0] = 0
+        return [(m, gaps.effective_policy(spec, request.gap, m, self.max_gap, first)) if m else None for m in missing]
+
+
+def begin(turn: Turn, reason: str | None) -> Outcome:
+    """The first observations of a client, or with `reason` of one whose record is lost; the number then goes on."""
+    spec, step = turn.served.spec, turn.request.step
+    if reason is None and step not in (None, 1):
+        detail = f"step {step} is ahead: nothing is kept for this client, its first step is 1"
+        raise OrderConflict("step_conflict", detail, 1)
+    first = 1 if step is None else step
+    progress = fresh(spec, turn.served.engine, "started" if reason is None else "restarted", reason)
+    plan = turn.plan(math.nan, first)
+    live, _ = absorb(progress, turn.request.observations, plan, no_errors(len(spec.targets)), None)
+    return _pack(turn, progress, None, first, live, None)
+
+
+def prime(turn: Turn) -> Outcome:
+    """A client anew from its history: nothing is scored, no request remembered, only the last prediction kept."""
+    spec = turn.served.spec
+    first = 1 if turn.request.step is None else turn.request.step
+    progress = fresh(spec, turn.served.engine, "started")
+    absorb(progress, turn.request.observations, turn.plan(math.nan, first), None, None)
+    del progress.outputs[:-1]
+    outcome = _pack(turn, progress, None, first, None, None)
+    outcome.record.ring, outcome.record.last = b"", None
+    return outcome
+
+
+def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outcome:
+    """The next observations of a known client."""
+    spec, engine, track = turn.served.spec, turn.served.engine, record.tracks[0]
+    first = record.step + 1
+    plan = turn.plan(record.last_time, first, bridged=expired)
+    standing: FloatArray | None = track.y
+    if expired:
+        progress, standing = fresh(spec, engine, "restarted", "expired"), None
+        progress.last_seen = record.touched
+    elif track.fingerprint != spec.fingerprint:
+        progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
+    else:
+        progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
+    live, scored = absorb(progress, turn.request.observations, plan, record.live, standing)
+    return _pack(turn, progress, record, first, live, scored)
+
+
+def rebuild_reason(fell_back: bool) -> str:
+    """Why a state is rebuilt: the client's label is gone, or its model was updated."""
+    return "label_gone" if fell_back else "model_updated"
+
+
+def _pack(
+    turn: Turn,
+    progress: Progress,
+    old: Record | None,
+    first: int,
+    live: LiveErrors | None,
+    scored: FloatArray | None,
+) -> Outcome:
+    spec: ModelSpec = turn.served.spec
+    n = len(turn.request.observations)
+    y = progress.predictions()
+    last = LastAnswer(
+        status=progress.status,
+        reason=progress.reason,
+        filled=progress.filled,
+        behind=progress.behind,
+        version=spec.version,
+        last_seen=progress.last_seen or 0.0,
+        predicted=_point(scored, len(spec.targets)),
+        y=y,
+    )
+    record = Record(
+        label=STABLE if old is None else old.label,
+        generation=turn.generation,
+        step=first + n - 1,
+        behind=progress.behind,
+        last_time=gaps.advance(spec, math.nan if old is None else old.last_time, turn.request.times, n),
+        created=turn.now if old is None else old.created,
+        touched=turn.now,
+        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]),),
+        context=progress.context(),
+        live=no_errors(len(spec.targets)) if live is None else live,
+        ring=order.remember(
+            b"" if old is None else old.ring, order.key_hash(turn.request), turn.digest, first, first + n - 1
+        ),
+        last=last,
+    )
+    return Outcome(record, progress, scored)
+
+
+def _point(scored: FloatArray | None, targets: int) -> FloatArray:
+    if scored is None:
+        return np.full(targets, np.nan, np.float32)
+    return np.ascontiguousarray(scored[:, 0])
