@@ -1,0 +1,142 @@
+"""From a causal Keras model to a bundle: walked, proved, saved, compiled, described (DESIGN: the bundle)."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from models.manifest import MANIFEST, STEP_TFLITE, Feature, GateLayer, Manifest, Target
+from training.fingerprint import fingerprint
+from training.proofs import MAX_CONTEXT, Probe, measure_fading, prove_causal, prove_stepping
+from training.refusals import ExportRefused
+from training.stepped import Stepped
+from training.tflite import Disagreement, check_agreement, compile_step
+
+Say = Callable[[str], None]
+
+
+def export(
+    model: keras.Model,
+    folder: Path,
+    *,
+    name: str,
+    features: Sequence[Feature],
+    targets: Sequence[Target],
+    interval_s: float | None = None,
+    quantiles: Sequence[float] = (),
+    architecture: str = "custom",
+    data: Sequence[NDArray[np.float32]] = (),
+    job: Mapping[str, Any] | None = None,
+    data_digest: str | None = None,
+    allow_slow_fading: bool = False,
+    say: Say = lambda _: None,
+) -> Manifest:
+    """Write the bundle of `model` into `folder`: SavedModel, assets.extra/step.tflite, manifest.json.
+
+    `data`: real series, (n, F) float32 in raw units, to prove with beside random ones. `say` hears what happened,
+    one sentence at a time. The manifest is also returned; its residuals, scores and file digests are still open.
+    Raises ExportRefused, naming the layer and the reason, for what can't be stepped or fails a proof; then the
+    folder is left as it was. A step.tflite that does not agree with the SavedModel is left out, and that is said.
+    A model whose memory has not faded after 512 observations is refused, or, with `allow_slow_fading`, exported
+    with that context length: a rebuilt state then differs from a carried one.
+    """
+    stepped = Stepped(model, len(targets), len(quantiles))
+    walk = stepped.walk
+    if walk.n_features != len(features):
+        raise ExportRefused("", f"the model takes {walk.n_features} features, {len(features)} are named")
+    scale = np.array([target.scale for target in targets], np.float32)
+    probe = Probe(walk.n_features, [(f.minimum, f.maximum) for f in features], data)
+    prove_causal(stepped, probe, scale)
+    off = prove_stepping(stepped, probe, scale)
+    say(f"Stepping equals the whole pass, at most {off:.2g} of the tolerance off.")
+    if walk.unlisted:
+        say(f"Outside the allow-list, proved by number only: {', '.join(walk.unlisted)}.")
+    context = measure_fading(stepped, probe, scale)
+    if context is None:
+        if not allow_slow_fading:
+            raise ExportRefused("", f"its memory does not fade: two states still answer differently after {MAX_CONTEXT} "
+                                    "common observations, so a state could not be rebuilt from a context "
+                                    "(--allow-slow-fading exports it nevertheless)")  # fmt: skip
+        say(
+            f"Its memory has not faded after {MAX_CONTEXT} observations: a rebuilt state will differ from a carried one."
+        )
+    else:
+        say(f"Its memory fades within {context} observations.")
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(stepped, folder)
+    _compile(stepped, folder, probe, scale, say)
+    manifest = Manifest(
+        name=name,
+        fingerprint=fingerprint(walk),
+        created=datetime.now(UTC),
+        features=tuple(features),
+        targets=tuple(targets),
+        interval_s=interval_s,
+        initial_state=tuple(map(float, walk.initial_state)),
+        quantiles=tuple(quantiles),
+        architecture=architecture,
+        context_length=context or MAX_CONTEXT,
+        gates=tuple(
+            GateLayer(output=g.output, layer=g.layer, cell=g.cell, names=g.names, units=g.units)
+            for outputs in walk.gate_outputs.values()
+            for g in outputs
+        ),
+        job=dict(job) if job is not None else None,
+        data_digest=data_digest,
+        libraries=libraries(),
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what made the bundle."""
+    found = {"python": platform.python_version()}
+    for package in ("tensorflow", "keras", "numpy", "ai-edge-litert"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _save(stepped: Stepped, folder: Path) -> None:
+    """The SavedModel holds plain variables and functions, so that it loads without Keras and without our code."""
+    module = tf.Module()
+    module.weights = [weight.value for weight in stepped.walk.model.variables]
+    signatures = {
+        "serving_default": stepped.window.get_concrete_function(),
+        "step": stepped.step.get_concrete_function(),
+        "sequence": stepped.sequence.get_concrete_function(),
+    }
+    if any(stepped.walk.gate_outputs.values()):
+        signatures["gates"] = stepped.gates.get_concrete_function()
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+def _compile(stepped: Stepped, folder: Path, probe: Probe, scale: NDArray[np.float32], say: Say) -> None:
+    names = ["step", "gates"] if any(stepped.walk.gate_outputs.values()) else ["step"]
+    weights = sum(int(np.prod(w.shape)) * 4 for w in stepped.walk.model.trainable_weights)
+    target = folder / STEP_TFLITE
+    try:
+        content = compile_step(folder, names, weights)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        off = check_agreement(target, folder, probe, stepped.walk.initial_state, scale)
+    except Disagreement as exc:
+        target.unlink(missing_ok=True)
+        say(f"No step.tflite, TensorFlow will serve this version: {exc}.")
+        return
+    say(
+        f"step.tflite agrees over 2,000 steps, at most {off:.2g} of the tolerance off ({os.path.getsize(target):,} bytes)."
+    )

@@ -1,0 +1,194 @@
+"""The numeric proofs every export has to pass: causal, stepped == whole, chunked == whole, and fading.
+
+They catch what an allow-list can't see: slices and sums over time, normalisations over time, foreign layers. A proof
+that fails names the first node of the graph whose own output is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training.refusals import ExportRefused
+from training.stepped import Stepped
+
+Array = NDArray[np.float32]
+TOLERANCE = 1e-5
+LENGTHS = (1, 2, 50, 500)
+MAX_CONTEXT = 512
+MIN_CONTEXT = 64
+
+
+def worst(a: Array, b: Array, scale: Array) -> float:
+    """How far `a` is from the reference `b` in units of promise 1's tolerance: <= 1 is equal. Last axes (K, 1 + Q)."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    room = TOLERANCE * np.maximum(np.abs(b), scale[:, None])
+    return float((np.abs(a - b) / room).max(initial=0.0))
+
+
+class Probe:
+    """Series to prove with: stationary random walks that look like the data, and slices of the data itself.
+
+    ``data``: arrays (n, F), raw units. Without data: mean 0, deviation 1, kept inside `limits` (minimum, maximum of
+    each feature, None for unlimited).
+    """
+
+    def __init__(self, n_features: int, limits: Sequence[tuple[float | None, float | None]] = (),
+                 data: Sequence[Array] = (), seed: int = 7) -> None:  # fmt: skip
+        self._rng = np.random.default_rng(seed)
+        self._data = [np.asarray(d, np.float32) for d in data if len(d) >= 2]
+        bounds = list(limits) or [(None, None)] * n_features
+        self._low = np.array([-np.inf if low is None else low for low, _ in bounds])
+        self._high = np.array([np.inf if high is None else high for _, high in bounds])
+        both = np.isfinite(self._low) & np.isfinite(self._high)
+        low, high = np.where(np.isfinite(self._low), self._low, 0), np.where(np.isfinite(self._high), self._high, 0)
+        self._mean = np.where(both, (low + high) / 2, np.where(np.isfinite(self._low), low + 3, high - 3 * (high != 0)))
+        self._std = np.where(both, (high - low) / 6, 1.0)
+        self._inertia = np.full(n_features, 0.9)
+        if self._data:
+            rows = np.concatenate(self._data).astype(np.float64)
+            self._mean, self._std = rows.mean(0), rows.std(0)
+            self._low, self._high = np.maximum(self._low, rows.min(0)), np.minimum(self._high, rows.max(0))
+            change = np.concatenate([np.diff(d.astype(np.float64), axis=0) for d in self._data]).var(0)
+            self._inertia = np.clip(1 - change / (2 * np.maximum(self._std, 1e-12) ** 2), 0.0, 0.999)
+
+    def random(self, batch: int, length: int) -> Array:
+        """Random series, (batch, length, F) float32."""
+        noise = self._rng.standard_normal((batch, length, len(self._mean)))
+        level, out = noise[:, 0], np.empty_like(noise)
+        for t in range(length):
+            level = self._inertia * level + np.sqrt(1 - self._inertia**2) * noise[:, t] if t else level
+            out[:, t] = level
+        return np.clip(out * self._std + self._mean, self._low, self._high).astype(np.float32)
+
+    def real(self, batch: int, length: int) -> Array | None:
+        """Slices of the data, (batch, length, F) float32; None where no series is that long."""
+        long = [d for d in self._data if len(d) >= length]
+        if not long:
+            return None
+        picks = []
+        for i in range(batch):
+            series = long[i % len(long)]
+            start = int(self._rng.integers(len(series) - length + 1))
+            picks.append(series[start : start + length])
+        return np.stack(picks)
+
+    def each(self, batch: int, length: int) -> list[tuple[str, Array]]:
+        """Random series, and real ones where there are."""
+        real = self.real(batch, length)
+        return [("random", self.random(batch, length))] + ([("real", real)] if real is not None else [])
+
+
+def prove_causal(stepped: Stepped, probe: Probe, scale: Array, length: int = 48) -> None:
+    """ExportRefused if y at t moves when only inputs after t change. Nothing to prove without a time axis in y."""
+    if not stepped.timed:
+        return
+    for kind, x in probe.each(2, length):
+        base = stepped.whole(tf.constant(x)).numpy()
+        for t in (0, 1, length // 2, length - 2):
+            moved = x.copy()
+            moved[:, t + 1 :] = probe.random(2, length)[:, t + 1 :]
+            y = stepped.whole(tf.constant(moved)).numpy()
+            if worst(y[:, : t + 1], base[:, : t + 1], scale) > 1:
+                raise ExportRefused(
+                    _leaking_node(stepped, x[:1], moved[:1], t),
+                    f"it reads the future: what it answers at a step moves when later inputs change ({kind} series, "
+                    f"step {t + 1} of {length})",
+                )
+
+
+def prove_stepping(stepped: Stepped, probe: Probe, scale: Array) -> float:
+    """Stepping == the whole pass, and `sequence` in two chunks == the whole pass, at lengths 1, 2, 50, 500.
+
+    Returns the largest difference in units of the tolerance. ExportRefused names the first node that is wrong.
+    """
+    largest = 0.0
+    for length in LENGTHS:
+        for kind, x in probe.each(2, length):
+            whole = stepped.whole(tf.constant(x)).numpy()
+            if not np.isfinite(whole).all():
+                raise ExportRefused("", f"the model answers values that are not finite ({kind} series of length "
+                                        f"{length}); give --data if its inputs need another range")  # fmt: skip
+            ys, state = [], stepped.fresh(2)
+            for t in range(length):
+                out = stepped.step(tf.constant(x[:, t]), state)
+                state = out["state"]
+                ys.append(out["y"].numpy())
+            stepwise = np.stack(ys, axis=1)
+            cut = length // 3
+            first = stepped.sequence(tf.constant(x[:, :cut]), stepped.fresh(2)) if cut else None
+            second = stepped.sequence(tf.constant(x[:, cut:]), stepped.fresh(2) if first is None else first["state"])
+            chunked = second["y"].numpy()
+            if first is not None:
+                chunked = np.concatenate([first["y"].numpy(), chunked], axis=1)
+            shown = slice(None) if stepped.timed else slice(-1, None)
+            for how, y in (("one step at a time", stepwise), ("in two chunks", chunked)):
+                off = worst(y[:, shown], whole, scale)
+                if off > 1:
+                    raise ExportRefused(
+                        _wrong_node(stepped, x[:1]),
+                        f"{how}, the model answers otherwise than in one pass over the whole series ({kind} series "
+                        f"of length {length}, {off:,.0f} times the tolerance): something in it works over the time "
+                        f"axis (a slice, a sum or a normalisation over time), or is random",
+                    )
+                largest = max(largest, off)
+    return largest
+
+
+def measure_fading(stepped: Stepped, probe: Probe, scale: Array, limit: float = 0.01) -> int | None:
+    """C: two states brought over the same C observations answer within 1 % of scale from then on.
+
+    The two are a fresh state and one that has seen another 512 observations, on 16 series (random, and real where
+    there are). At least 64, so that a look at the last day or two of gates is possible. None if they still differ
+    after 512.
+    """
+    needed = MIN_CONTEXT
+    for _, x in probe.each(16, 2 * MAX_CONTEXT + 64):
+        carried = stepped.sequence(tf.constant(x[:, :MAX_CONTEXT]), stepped.fresh(len(x)))["state"]
+        rest = tf.constant(x[:, MAX_CONTEXT:])
+        a = stepped.sequence(rest, carried)["y"].numpy()
+        b = stepped.sequence(rest, stepped.fresh(len(x)))["y"].numpy()
+        apart = (np.abs(a - b) / scale[:, None]).max(axis=(0, 2, 3)) > limit
+        if apart.any():
+            needed = max(needed, int(np.flatnonzero(apart)[-1]) + 2)
+    return needed if needed <= MAX_CONTEXT else None
+
+
+def _leaking_node(stepped: Stepped, x: Array, moved: Array, t: int) -> str:
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    stepped.walk.whole(tf.constant(x), before)
+    stepped.walk.whole(tf.constant(moved), after)
+    for key in stepped.walk.keys():
+        a, b = np.asarray(before[key]), np.asarray(after[key])
+        timed = a.ndim >= 3 and a.shape[1] == x.shape[1]
+        if not timed or not _close(a[:, : t + 1], b[:, : t + 1]):
+            return key
+    return ""
+
+
+def _wrong_node(stepped: Stepped, x: Array) -> str:
+    whole: dict[str, Any] = {}
+    stepped.walk.whole(tf.constant(x), whole)
+    state, length = stepped.fresh(1), x.shape[1]
+    for t in range(length):
+        taps: dict[str, Any] = {}
+        _, state = stepped.walk.step(tf.constant(x[:, t]), state, taps)
+        for key in stepped.walk.keys():
+            a, b = np.asarray(taps[key]), np.asarray(whole[key])
+            if b.ndim >= 3 and b.shape[1] == length and a.ndim == b.ndim:
+                b = b[:, t : t + 1]
+            elif t < length - 1 and a.ndim < 3:
+                continue  # it answers the last step alone, which has not come yet
+            if a.shape != b.shape or not _close(a, b):
+                return key
+    return ""
+
+
+def _close(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5 * max(1e-6, float(np.abs(b).max(initial=0.0)))))

@@ -1,0 +1,25 @@
+"""Why a model was not exported or not published, said so that its author can act on it."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Base of what training tells a user without a traceback: the message says what to do."""
+
+
+class ExportRefused(TrainingError):
+    """The model can't be stepped, or was proved to step wrongly. `layer` names the culprit, "" if none is known."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(f"layer {layer!r}: {reason}" if layer else reason)
+        self.layer = layer
+        self.reason = reason
+
+
+class NotPublished(TrainingError):
+    """A trained bundle was evaluated and held back; the report in `report` says more."""
+
+    def __init__(self, reasons: list[str], report: str) -> None:
+        super().__init__("not published: " + "; ".join(reasons) + (f". See {report}" if report else ""))
+        self.reasons = reasons
+        self.report = report
