@@ -147,7 +147,6 @@ class Fit(Table):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     averaging: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights, per update")
-    max_seconds: float | None = Field(default=None, gt=0, description="no further epoch starts after this time")
 
 
 class Job(Table):
@@ -197,6 +196,11 @@ class Job(Table):
         """For each target, the index of the feature that observes it."""
         names = [feature.name for feature in self.features]
         return tuple(names.index(target.name) for target in self.targets)
+
+    @property
+    def running_scale(self) -> float | None:
+        """The network's, but none for `feed_forward`, which has no memory to keep a scale in."""
+        return None if self.architecture == "feed_forward" else self.network.running_scale
 
     def quickened(self) -> Job:
         """This job with the tables of `quick` in place. ValidationError if they do not fit."""

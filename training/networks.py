@@ -61,7 +61,7 @@ class Statistics:
     @classmethod
     def of(cls, job: Job, train: Sequence[NDArray[np.float32]]) -> Statistics:
         """From training values only, each (n, F) raw; a constant feature gets the deviation 1."""
-        logged = [_logarithms(job, values.astype(np.float64)) for values in train]
+        logged = [logarithms_of(job, values.astype(np.float64)) for values in train]
         together = np.concatenate(logged)
         steps = np.concatenate([np.diff(each, axis=0) for each in logged])
         return cls(
@@ -80,11 +80,10 @@ def build_network(job: Job, train: Sequence[NDArray[np.float32]]) -> keras.Model
     known, network = Statistics.of(job, train), job.network
     floors = [feature.floor for feature in job.features]
     x = keras.Input((None, len(job.features)), name="x", dtype="float32")
-    running = network.running_scale if job.architecture != "feed_forward" else None
     if job.architecture == "feed_forward":
         seen = Standardise(known.means, known.deviations, floors, name="prepare")(x)
     else:
-        cell = PrepareCell(known.means, known.deviations, known.changes, floors, network.averages, running)
+        cell = PrepareCell(known.means, known.deviations, known.changes, floors, network.averages, job.running_scale)
         seen = keras.layers.RNN(cell, return_sequences=True, name="prepare")(x)
     remembered = memory(
         seen,
@@ -98,12 +97,15 @@ def build_network(job: Job, train: Sequence[NDArray[np.float32]]) -> keras.Model
     width = len(job.targets) * (1 + len(job.quantiles))
     small = keras.initializers.RandomNormal(stddev=0.01)
     h = keras.layers.Dense(width, kernel_initializer=small, name="head")(both)
-    forecast = Forecast(job.observed, known.changes, floors, len(job.quantiles), running is not None, name="forecast")
-    y = forecast([h, x, seen] if running is not None else [h, x])
+    forecast = Forecast(
+        job.observed, known.changes, floors, len(job.quantiles), job.running_scale is not None, name="forecast"
+    )
+    y = forecast([h, x] if job.running_scale is None else [h, x, seen])
     return keras.Model(x, y, name=job.name.replace("-", "_"))
 
 
-def _logarithms(job: Job, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def logarithms_of(job: Job, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``values`` (n, F) raw -> z (n, F): as the graph has it, the logarithm of max(value, floor) where there is a floor."""
     columns = [
         values[:, index] if feature.floor is None else np.log(np.maximum(values[:, index], feature.floor))
         for index, feature in enumerate(job.features)

@@ -1,0 +1,185 @@
+"""Fitting a job's network to its series: truncated backpropagation through time with carried state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from training.carried import Carried
+from training.job import Fit, Job
+from training.losses import Loss
+from training.networks import build_network
+from training.sources import Series
+from training.streams import Batch, Prepared, prepared, training_batch, validation_batch
+from training.windows import split
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training part: losses are in units of the change; `validation` is with averaged weights."""
+
+    number: int
+    seconds: float
+    loss: float
+    validation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted network: its weights are those of epoch `best`. Nothing has been written to disk."""
+
+    model: keras.Model
+    job: Job
+    history: list[Epoch]
+    best: int
+    spread: list[float]
+    seconds: float
+    cpu_seconds: float
+
+
+def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Progress | None = None) -> Fitted:
+    """Train a network for `job` on `series`, each cut in time as `windows.split` says; the test part is never read.
+
+    With `quick` the job's `quick` tables apply. Deterministic given the job's seed, which becomes Keras' global seed.
+    `progress` gets one task, a step of it for each epoch. Raises TooShort if a series cannot be split.
+    """
+    if quick:
+        job = job.quickened()
+    began, cpu = time.monotonic(), time.process_time()
+    parts = split(series, job)
+    keras.utils.set_random_seed(job.fit.seed)
+    train = [each.values for each in parts.train]
+    network = build_network(job, train)
+    changes = network.get_layer("forecast").changes
+    learnt = [prepared(network, job, changes, values) for values in train]
+    checked = [
+        prepared(network, job, changes, np.concatenate([values, later.values]))
+        for values, later in zip(train, parts.validation, strict=True)
+    ]
+    check = validation_batch(checked, [len(values) for values in train])
+    trainer = Trainer(job, network)
+    history = trainer.run(learnt, check, progress)
+    spread = trainer.calibrate(check)
+    best = min(history, key=lambda epoch: epoch.validation).number
+    return Fitted(network, job, history, best, spread, time.monotonic() - began, time.process_time() - cpu)
+
+
+class Trainer:
+    """Fits `network` in place: compiled updates over chunks, averaged weights, early stopping on a validation batch."""
+
+    def __init__(self, job: Job, network: keras.Model) -> None:
+        self._settings, self._quantiles, self._name = job.fit, job.quantiles, job.name
+        self._forecast = network.get_layer("forecast")
+        self._carried = Carried(network)
+        self._loss = Loss(job, self._forecast.changes)
+        self._variables = self._carried.variables
+        self._averages = [tf.Variable(each.value, trainable=False) for each in self._variables]
+        self._update = tf.function(self._update_eagerly)
+        self._check = tf.function(self._check_eagerly)
+        self._normal = tf.function(self._normal_eagerly)
+
+    def run(self, learnt: Sequence[Prepared], check: Batch, progress: Progress | None) -> list[Epoch]:
+        """Train until the epochs are done or patience is out; then the weights are the best epoch's averages."""
+        settings, random = self._settings, np.random.default_rng(self._settings.seed)
+        first = training_batch(learnt, settings.streams, settings.chunk, np.random.default_rng(settings.seed))
+        updates = settings.epochs * (first.seen.shape[1] // settings.chunk)
+        self._optimizer = _optimizer(settings, updates)
+        self._optimizer.build(self._variables)
+        task = None if progress is None else progress.add_task(f"fit {self._name}", total=settings.epochs)
+        history: list[Epoch] = []
+        best, kept = math.inf, self._values(self._averages)
+        for number in range(1, settings.epochs + 1):
+            began = time.monotonic()
+            loss = self._epoch(training_batch(learnt, settings.streams, settings.chunk, random))
+            validation = self._validate(check)
+            history.append(Epoch(number, time.monotonic() - began, loss, validation))
+            if validation < best:
+                best, kept = validation, self._values(self._averages)
+            if progress is not None and task is not None:
+                progress.update(task, advance=1, description=f"fit {self._name}: loss {loss:.4f}, best {best:.4f}")
+            waited = number - min(history, key=lambda epoch: epoch.validation).number
+            if waited >= settings.patience or not math.isfinite(loss):
+                break
+        if progress is not None and task is not None:
+            progress.update(task, completed=settings.epochs)
+        self._assign(kept)
+        return history
+
+    def calibrate(self, check: Batch) -> list[float]:
+        """Set every target's `spread` so that the outer interval covers its share of the validation steps; the factors.
+
+        A step needs the factor at which the interval, widened about the middle quantile, just reaches the truth; the
+        spread is the quantile of those at the interval's level. Left at 1 without an interval.
+        """
+        levels = self._quantiles
+        if len(levels) < 3:
+            return [1.0] * len(self._forecast.observed)
+        normal = self._normal(check.seen).numpy()
+        counted, middle = check.counts > 0, 1 + (len(levels) - 1) // 2
+        miss = check.change - normal[..., middle]
+        room = np.where(miss > 0, normal[..., -1] - normal[..., middle], normal[..., middle] - normal[..., 1])
+        needed = (np.abs(miss) / np.maximum(room, 1e-6))[counted]
+        factors = np.clip(np.quantile(needed, levels[-1] - levels[0], axis=0), 0.5, 2.0)
+        self._forecast.spread.assign(factors.astype(np.float32))
+        return [float(each) for each in factors]
+
+    def _epoch(self, batch: Batch) -> float:
+        state, losses = self._carried.fresh(batch.seen.shape[0]), []
+        for chunk in batch.chunks(self._settings.chunk):
+            loss, state = self._update(chunk.seen, chunk.change, chunk.counts, state)
+            losses.append(loss)
+        return float(np.mean([each.numpy() for each in losses]))
+
+    def _validate(self, check: Batch) -> float:
+        trained = self._values(self._variables)
+        self._assign(self._values(self._averages))
+        loss = float(self._check(check.seen, check.change, check.counts))
+        self._assign(trained)
+        return loss
+
+    def _update_eagerly(self, seen: Any, change: Any, counts: Any, state: list[Any]) -> tuple[Any, list[Any]]:
+        with tf.GradientTape() as tape:
+            h, state = self._carried(seen, state)
+            loss = self._loss(self._forecast.normal(h), change, counts)
+        self._optimizer.apply(tape.gradient(loss, self._variables), self._variables)
+        done = tf.cast(self._optimizer.iterations, tf.float32)
+        # early averages forget fast, or they would remember the untrained weights
+        decay = tf.minimum(self._settings.averaging, (1.0 + done) / (10.0 + done))
+        for average, variable in zip(self._averages, self._variables, strict=True):
+            average.assign_add((1.0 - decay) * (variable.value - average))
+        return loss, state
+
+    def _normal_eagerly(self, seen: Any) -> Any:
+        return self._forecast.normal(self._carried(seen, self._carried.fresh(seen.shape[0]))[0])
+
+    def _check_eagerly(self, seen: Any, change: Any, counts: Any) -> Any:
+        return self._loss(self._normal_eagerly(seen), change, counts)
+
+    def _values(self, variables: Sequence[Any]) -> list[NDArray[np.float32]]:
+        return [each.numpy() for each in variables]
+
+    def _assign(self, values: Sequence[NDArray[np.float32]]) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+
+
+def _optimizer(settings: Fit, updates: int) -> keras.optimizers.Optimizer:
+    """Adam whose rate rises over the first tenth of the updates and then falls along a cosine to a hundredth."""
+    warm = max(1, updates // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / 10,
+        max(1, updates - warm),
+        0.01,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warm,
+    )
+    return keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, global_clipnorm=settings.clip)
