@@ -1,0 +1,128 @@
+"""A state belongs to its weights: under others it is rebuilt from the client's own observations, and says so."""
+
+import numpy as np
+import pytest
+
+from service.core.predictor import QUARANTINE
+from service.core.registry import Served, ServedModel
+from tests.desk import HOUR, Desk, request
+from tests.fakes import LeakyIntegrator, make_spec, serve
+
+
+def update(desk, leak=0.25, **spec):
+    """Serve version 2 with other weights."""
+    engine = LeakyIntegrator(leak)
+    spec = make_spec(version=2, fingerprint="11", interval_s=desk.spec.interval_s, **spec)
+    serve(desk.registry, spec, engine, generation=2)
+    return spec, engine
+
+
+def test_the_state_is_rebuilt_from_the_context_and_the_answer_says_so(desk):
+    desk.send(1, 2, 3)
+    spec, _ = update(desk)
+    answer = desk.send(4)
+    alone = Desk(spec, engine=LeakyIntegrator(0.25))
+    assert answer.y.tolist() == [alone.send(1, 2, 3, 4).y[-1].tolist()]
+    assert (answer.version, answer.step, answer.state.context) == (2, 4, 4)
+    assert (answer.state.status, answer.state.reason) == ("rebuilt", "model_updated")
+    assert desk.send(5).state.status == "carried"
+
+
+def test_what_was_predicted_by_the_old_version_is_what_is_scored(desk):
+    told = desk.send(1, 2).y[-1, 0, 0]
+    update(desk)
+    assert desk.send(4).previous.predicted[0] == told
+
+
+def test_only_the_kept_context_stands_behind_a_rebuilt_state():
+    desk = Desk(make_spec(context_length=3))
+    desk.send(*range(10))
+    update(desk, context_length=3)
+    assert desk.send(1).state.context == 4
+
+
+def test_filled_steps_are_filled_anew():
+    desk = Desk(make_spec(interval_s=HOUR))
+    t0 = desk.clock.now - 100 * HOUR
+    desk.send(8, times=(t0,))
+    desk.send(6, times=(t0 + 3 * HOUR,))
+    spec, _ = update(desk)
+    alone = Desk(spec, engine=LeakyIntegrator(0.25))
+    alone.send(8, times=(t0,))
+    alone.send(6, times=(t0 + 3 * HOUR,))
+    times = (t0 + 4 * HOUR,)
+    answer = desk.send(5, times=times)
+    assert answer.y.tolist() == alone.send(5, times=times).y.tolist()
+    assert (answer.state.context, answer.state.filled) == (3, 0)
+
+
+def test_a_retry_across_an_update_gets_the_answer_of_the_version_that_gave_it(desk):
+    first = desk.send(1, step=1)
+    update(desk)
+    again = desk.send(1, step=1)
+    assert (again.version, again.replayed) == (1, True)
+    assert again.y.tolist() == first.y.tolist()
+
+
+def test_reading_rebuilds_in_passing_without_moving(desk):
+    desk.send(1, 2, 3)
+    update(desk)
+    before = desk.stored()
+    assert desk.predictor.forecast(desk.key, 2).state.status == "rebuilt"
+    assert desk.stored() == before
+    assert desk.predictor.inspect(desk.key).version is None, "version 1 is not served any more"
+
+
+def test_a_client_whose_label_is_gone_falls_back_to_stable(desk):
+    spec2, engine2 = make_spec(version=2, fingerprint="11"), LeakyIntegrator(0.25)
+    both = {1: Served(desk.spec, desk.engine, {}), 2: Served(spec2, engine2, {})}
+    desk.registry.replace({"toy": ServedModel("toy", 1, {"stable": 1, "trial": 2}, both)})
+    desk.send(1)
+    from service.core.record import decode, encode
+
+    found = desk.store.load(desk.key)
+    record = decode(desk.key, found.blob)
+    record.label = "trial"
+    assert desk.store.save(desk.key, found.nonce, b"12345678", encode(desk.key, record))
+    assert desk.send(2).version == 2
+    desk.registry.replace({"toy": ServedModel("toy", 2, {"stable": 1}, both)})
+    answer = desk.send(3)
+    assert (answer.version, answer.state.reason) == (1, "label_gone")
+
+
+@pytest.mark.parametrize("step", [None, 1042])
+def test_an_unreadable_record_is_set_aside_and_the_client_restarts(desk, step, caplog):
+    desk.send(1, 2, 3)
+    found = desk.store.load(desk.key)
+    torn = found.blob[:-1]
+    desk.store.save(desk.key, found.nonce, b"torn....", torn)
+    answer = desk.send(4, step=step)
+    assert (answer.state.status, answer.state.reason, answer.state.context) == ("restarted", "corrupt", 1)
+    assert answer.step == (1 if step is None else step)
+    assert desk.store.load(desk.key._replace(tenant=QUARANTINE)).blob == torn
+    assert "set aside" in caplog.text
+    assert desk.send(5).state.status == "carried"
+
+
+def test_the_prediction_is_marked_by_the_next_observation(desk):
+    first = desk.send(8)
+    answer = desk.send(5)
+    assert answer.previous.predicted.tolist() == first.y[0, :, 0].tolist()
+    assert answer.previous.observed.tolist() == [5]
+    (live,) = desk.predictor.inspect(desk.key).live
+    assert (live.target, live.mae, live.rmse, live.naive_rmse, live.coverage) == ("a", 1.0, 1.0, 3.0, 1.0)
+
+
+def test_live_errors_forget_slowly(desk):
+    for value in [0.0] * 2000:
+        desk.send(value)
+    desk.send(10.0)
+    view = desk.predictor.inspect(desk.key)
+    assert view.scored == 2000
+    assert view.live[0].rmse == pytest.approx(10 / np.sqrt(256), rel=0.05)
+
+
+def test_interleaved_models_do_not_share_clients(desk):
+    serve(desk.registry, make_spec(name="other", fingerprint="22"), LeakyIntegrator())
+    desk.send(1)
+    assert desk.predictor.predict(desk.key._replace(model="other"), request(1)).state.status == "started"
