@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.core.errors import InvalidInput
-from service.core.lookahead import bounds, fed_back
+from service.core.lookahead import fed_back
 from service.core.ports import Engine
 from service.core.record import LiveErrors
-from service.core.scoring import observed_targets, score
+from service.core.scoring import score
 from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
 
 Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
@@ -83,7 +83,7 @@ class Progress:
 
     def predictions(self) -> FloatArray:
         """The prediction after each observation, (n, K, W) float32."""
-        return np.asarray(self.outputs, np.float32)
+        return self.outputs[0][None] if len(self.outputs) == 1 else np.asarray(self.outputs, np.float32)
 
     def check_finite(self) -> None:
         """InvalidInput not_finite if the observations drove the state or a prediction out of float32's range."""
@@ -134,8 +134,7 @@ def absorb(
             progress.bridge(*gap)
         elif live is not None and standing is not None:
             scored_first = standing if i == 0 else scored_first
-            naive = observed_targets(spec, progress.last_row())
-            live = score(live, standing[:, 0], bounds(spec, standing), observed_targets(spec, x), naive)
+            live = score(live, spec, standing, x, progress.last_row())
         progress.step(x[None])
         standing = progress.y
     progress.check_finite()

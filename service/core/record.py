@@ -8,12 +8,12 @@ then the context, the ring of requests, the last answer's previous prediction an
 
 from __future__ import annotations
 
+import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.core.errors import RecordCorrupt
 from service.core.types import ClientKey, FloatArray, Status
@@ -37,13 +37,14 @@ NO_KEY = bytes(8)
 class Track:
     """A state and the weights it belongs to. The first track of a record is served, a second one is a shadow.
 
-    ``state`` (S,) float32, ``y`` (K, W) float32 the prediction standing for step + 1, ``sums`` (4,) float64.
+    ``state`` (S,) float32, ``y`` (K, W) float32 the prediction standing for step + 1; `sums` are four numbers that
+    a shadow's comparison with the served track adds up.
     """
 
     fingerprint: str
     state: FloatArray
     y: FloatArray
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(PAIRED_SUMS))
+    sums: tuple[float, ...] = (0.0,) * PAIRED_SUMS
 
 
 @dataclass(slots=True)
@@ -68,12 +69,12 @@ class LastAnswer:
 class LiveErrors:
     """Live errors, exponentially weighted: `scored` observations in all, `weight` of those still remembered.
 
-    ``sums`` (K, 4) float64: absolute, squared and naive squared error, covered by the interval.
+    `sums` holds four for each target in turn: absolute, squared and naive squared error, covered by the interval.
     """
 
     scored: int
     weight: float
-    sums: NDArray[np.float64]
+    sums: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Record:
 
 
 def _checksum(key: ClientKey, body: bytes) -> bytes:
-    digest = blake2b(key.path().encode(), digest_size=8)
+    digest = blake2b("\0".join(key).encode(), digest_size=8)
     digest.update(body)
     return digest.digest()
 
@@ -111,7 +112,12 @@ def encode(key: ClientKey, record: Record) -> bytes:
     targets, width = served.y.shape
     parts = [label]
     for track in record.tracks:
-        parts += (bytes.fromhex(track.fingerprint), track.state.tobytes(), track.y.tobytes(), track.sums.tobytes())
+        parts += (
+            bytes.fromhex(track.fingerprint),
+            track.state.tobytes(),
+            track.y.tobytes(),
+            struct.pack("<4d", *track.sums),
+        )
     parts += (record.context.tobytes(), record.ring)
     if last is None:
         answer = (False, 0, 0, 0, 0, 0, 0, 0, 0.0)
@@ -120,7 +126,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
         rows, _, last_width = last.y.shape
         answer = (True, status, reason, last.filled, last.behind, last.version, rows, last_width, last.last_seen)
         parts += (last.predicted.tobytes(), last.y.tobytes())
-    parts.append(record.live.sums.tobytes())
+    parts.append(struct.pack(f"<{len(record.live.sums)}d", *record.live.sums))
     header = HEADER.pack(
         MAGIC,
         bytes(8),
@@ -160,12 +166,14 @@ class _Reader:
         return piece
 
     def floats(self, *shape: int) -> FloatArray:
-        size = int(np.prod(shape))
-        return np.frombuffer(self.bytes(4 * size), "<f4").reshape(shape)
+        size = math.prod(shape)
+        at, self.at = self.at, self.at + 4 * size
+        if self.at > len(self.blob):
+            raise RecordCorrupt("the record ends too early")
+        return np.frombuffer(self.blob, np.float32, size, at).reshape(shape)
 
-    def doubles(self, *shape: int) -> NDArray[np.float64]:
-        size = int(np.prod(shape))
-        return np.frombuffer(self.bytes(8 * size), "<f8").reshape(shape)
+    def doubles(self, size: int) -> tuple[float, ...]:
+        return struct.unpack(f"<{size}d", self.bytes(8 * size))
 
 
 def decode(key: ClientKey, blob: bytes) -> Record:
@@ -200,7 +208,7 @@ def decode(key: ClientKey, blob: bytes) -> Record:
         predicted = reader.floats(n_targets)
         y = reader.floats(rows, n_targets, last_width)
         last = LastAnswer(STATUSES[status], REASONS[reason], filled, last_behind, version, last_seen, predicted, y)
-    live = LiveErrors(scored, weight, reader.doubles(n_targets, LIVE_SUMS))
+    live = LiveErrors(scored, weight, reader.doubles(n_targets * LIVE_SUMS))
     if reader.at != len(blob):
         raise RecordCorrupt("the record has bytes after its end")
     return Record(

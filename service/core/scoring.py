@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from service.core.lookahead import bounds
 from service.core.record import LIVE_SUMS, LiveErrors
 from service.core.requests import Live
 from service.core.types import FloatArray, ModelSpec
@@ -14,26 +17,29 @@ DECAY = 1.0 - 1.0 / WINDOW
 
 def no_errors(targets: int) -> LiveErrors:
     """Live errors of a client that was never scored."""
-    return LiveErrors(0, 0.0, np.zeros((targets, LIVE_SUMS)))
+    return LiveErrors(0, 0.0, (0.0,) * (targets * LIVE_SUMS))
 
 
-def score(
-    live: LiveErrors, predicted: FloatArray, bounds: FloatArray | None, observed: FloatArray, naive: FloatArray
-) -> LiveErrors:
-    """The live errors after one more observation. All arrays (K,) float32, ``bounds`` (K, 2).
+def score(live: LiveErrors, spec: ModelSpec, standing: FloatArray, x: FloatArray, naive: FloatArray) -> LiveErrors:
+    """The live errors after observation ``x`` (F,) is held against prediction ``standing`` (K, W).
 
-    `naive` is the last value seen, the forecast to beat. A target that no feature observes is NaN in `observed`
-    and adds nothing.
+    ``naive`` (F,) is the observation before it, the forecast to beat. A target that no feature observes adds
+    nothing. Plain numbers: for a handful of targets they are ten times as fast as small arrays.
     """
-    error = observed.astype(np.float64) - predicted
-    row = np.zeros_like(live.sums)
-    row[:, 0] = np.abs(error)
-    row[:, 1] = error * error
-    row[:, 2] = np.square(observed.astype(np.float64) - naive)
-    if bounds is not None:
-        row[:, 3] = (bounds[:, 0] <= observed) & (observed <= bounds[:, 1])
-    row[np.isnan(row)] = 0.0
-    return LiveErrors(live.scored + 1, live.weight * DECAY + 1.0, live.sums * DECAY + row)
+    sums = [DECAY * total for total in live.sums]
+    seen, before = x.tolist(), naive.tolist()
+    interval = None if (limits := bounds(spec, standing)) is None else limits.tolist()
+    for k, (feature, predicted) in enumerate(zip(spec.observed, standing[:, 0].tolist(), strict=True)):
+        if feature < 0:
+            continue
+        error, step = seen[feature] - predicted, seen[feature] - before[feature]
+        at = k * LIVE_SUMS
+        sums[at] += abs(error)
+        sums[at + 1] += error * error
+        sums[at + 2] += step * step
+        if interval is not None:
+            sums[at + 3] += interval[k][0] <= seen[feature] <= interval[k][1]
+    return LiveErrors(live.scored + 1, live.weight * DECAY + 1.0, tuple(sums))
 
 
 def observed_targets(spec: ModelSpec, x: FloatArray) -> FloatArray:
@@ -45,14 +51,14 @@ def summary(spec: ModelSpec, live: LiveErrors) -> tuple[Live, ...]:
     """Live errors as means, one entry per target that some feature observes; empty before the first score."""
     if live.scored == 0:
         return ()
-    means = live.sums / live.weight
+    means = [total / live.weight for total in live.sums]
     return tuple(
         Live(
             target=target.name,
-            mae=float(means[k, 0]),
-            rmse=float(np.sqrt(means[k, 1])),
-            naive_rmse=float(np.sqrt(means[k, 2])),
-            coverage=float(means[k, 3]) if spec.level is not None else None,
+            mae=means[k * LIVE_SUMS],
+            rmse=math.sqrt(means[k * LIVE_SUMS + 1]),
+            naive_rmse=math.sqrt(means[k * LIVE_SUMS + 2]),
+            coverage=means[k * LIVE_SUMS + 3] if spec.level is not None else None,
         )
         for k, target in enumerate(spec.targets)
         if spec.observed[k] >= 0
