@@ -1,0 +1,80 @@
+"""The composition root: the one module that knows all others, and where everything is built."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Flask
+
+from models.repository import Repository
+from service.core.ports import Clock, Engine, StateStore
+from service.core.predictor import Limits, Predictor
+from service.core.registry import Registry
+from service.core.types import ModelSpec
+from service.engines import open_engine
+from service.http.app import create_app
+from service.http.context import TENANT, Collaborators, HttpLimits
+from service.loader import Loader
+from service.metrics import Metrics, ServedNow
+from service.settings import Settings, metrics_dir
+from service.stores import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One worker's service, built and running."""
+
+    app: Flask
+    registry: Registry
+    store: StateStore
+    loader: Loader
+
+    def close(self) -> None:
+        """Stop polling and give the store's files back."""
+        self.loader.stop()
+        self.store.close()
+
+
+def build(settings: Settings, clock: Clock = time.time) -> Service:
+    """The whole service in this process. Call it after fork: stores and engines are a process's own.
+
+    Loads what is published before it returns, and polls for more from then on. Raises what `open_store` does for
+    a URL it can't use; no bundle can make it fail.
+    """
+    metrics = Metrics(metrics_dir())
+    store = metrics.time_store(open_store(settings.state_url))
+    registry = Registry()
+
+    def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
+        return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
+
+    loader = Loader(Repository(settings.models_dir), registry, open_timed, poll_s=settings.poll_s)
+    limits = Limits(
+        max_horizon=settings.max_horizon,
+        max_gap=settings.max_gap,
+        max_clients=settings.max_clients,
+        idle_ttl_s=settings.idle_ttl_s,
+    )
+    served_now = ServedNow(registry, store, TENANT)
+    app = create_app(
+        Collaborators(
+            predictor=Predictor(registry, store, clock, limits),
+            registry=registry,
+            store=store,
+            problems=loader.problems,
+            exposition=lambda: metrics.exposition(served_now),
+            limits=HttpLimits(
+                settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
+            ),
+        ),
+        metrics.observe_request,
+        access_log=settings.access_log,
+        slow_request_s=settings.slow_request_s,
+    )
+    loader.refresh()
+    loader.start()
+    service = Service(app, registry, store, loader)
+    app.extensions["recurve"] = service
+    return service

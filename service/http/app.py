@@ -1,0 +1,31 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service.core.requests import Answer
+from service.http import errors, hooks
+from service.http.context import Collaborators
+from service.http.routes import clients, models, operations, predict
+
+
+def unobserved(route: str, method: str, model: str | None, status: int, seconds: float, answer: Answer | None) -> None:
+    """Counts nothing."""
+
+
+def create_app(
+    deps: Collaborators,
+    observe: hooks.Observer = unobserved,
+    *,
+    access_log: bool = False,
+    slow_request_s: float = 1.0,
+) -> Flask:
+    """The HTTP face of `deps`. `observe` is told of every request when it ends."""
+    app = Flask("recurve", static_folder=None, template_folder=None)
+    app.url_map.merge_slashes = False  # an empty name is not found, rather than redirected to another path
+    hooks.register(app, observe, access_log=access_log, slow_request_s=slow_request_s)
+    errors.register(app)
+    for routes in (predict, clients, models, operations):
+        app.register_blueprint(routes.blueprint(deps))
+    return app

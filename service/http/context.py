@@ -1,0 +1,63 @@
+"""What the routes work with, handed to them by `create_app`; who is calling and about whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import request
+
+from service.core.errors import InvalidInput
+from service.core.ports import StateStore
+from service.core.predictor import Predictor
+from service.core.registry import Registry
+from service.core.types import ClientKey
+
+TENANT = "default"
+ID_MAX = 256
+_UNDECODABLE = "\ufffd"  # what bytes that are not UTF-8 are read as
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """How much one request may bring. Sizes in bytes, the rest in observations."""
+
+    max_body_bytes: int = 1024 * 1024
+    max_history_bytes: int = 16 * 1024 * 1024
+    max_observations: int = 1000
+    max_history: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """Everything behind the routes. `problems` tells what could not be loaded, `exposition` is the metrics' text."""
+
+    predictor: Predictor
+    registry: Registry
+    store: StateStore
+    problems: Callable[[], list[dict[str, Any]]] = list
+    exposition: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain")
+    limits: HttpLimits = field(default_factory=HttpLimits)
+
+
+def tenant() -> str:
+    """Whose clients the caller may see. One tenant until there are API keys; no other place decides this."""
+    return TENANT
+
+
+def client_key(model: str, client: str) -> ClientKey:
+    """The key of the client named in the path; InvalidInput unless it is 1-256 printable characters."""
+    if not 1 <= len(client) <= ID_MAX:
+        raise InvalidInput("client", f"must be 1 to {ID_MAX} characters, not {len(client)}")
+    if not client.isprintable() or _UNDECODABLE in client:
+        raise InvalidInput("client", "must be printable characters in UTF-8")
+    return ClientKey(tenant(), model, client)
+
+
+def check_query(*allowed: str) -> None:
+    """InvalidInput naming the first query parameter that is not one of `allowed`."""
+    for name in request.args:
+        if name not in allowed:
+            takes = ", ".join(allowed) if allowed else "none"
+            raise InvalidInput(name[:64], f"is no parameter of this request; it takes {takes}")

@@ -1,0 +1,65 @@
+"""Around every request: its id, its log line, its metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+
+from flask import Flask, Response, g, request
+
+from service.core.requests import Answer
+from service.http.errors import problem
+from service.logs import request_id
+
+access = logging.getLogger("recurve.access")
+
+HEADER = "X-Request-Id"
+_SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+
+# What a finished request tells its observer: route, method, model, status, seconds, and a predict's answer.
+Observer = Callable[[str, str, str | None, int, float, Answer | None], None]
+
+
+def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s: float) -> None:
+    """Puts the hooks on `app`; `observe` is told of every request."""
+
+    @app.before_request
+    def begin() -> Response | None:
+        g.began = time.perf_counter()
+        given = request.headers.get(HEADER)
+        request_id.set(given if given is not None and _SANE.fullmatch(given) else os.urandom(8).hex())
+        if "%2f" in request.environ.get("RAW_URI", "").partition("?")[0].lower():
+            # WSGI hands over a decoded path, in which this would be another client's, or another endpoint
+            return problem(400, "Bad Request", "a name in the path can't contain '/', not even as %2F")
+        return None
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        seconds = time.perf_counter() - g.began
+        response.headers[HEADER] = request_id.get() or ""
+        rule = request.url_rule
+        route = "unknown" if rule is None else rule.rule
+        model = (request.view_args or {}).get("model")
+        observe(route, request.method, model, response.status_code, seconds, g.get("answer"))
+        slow = seconds > slow_request_s
+        if access_log or slow or response.status_code >= 500:
+            level = logging.WARNING if slow or response.status_code >= 500 else logging.INFO
+            access.log(
+                level,
+                "slow request" if slow else "request",
+                extra={
+                    "method": request.method,
+                    "path": request.path[:1024],
+                    "status": response.status_code,
+                    "duration_ms": round(seconds * 1000, 3),
+                    "remote": request.remote_addr,
+                },
+            )
+        return response
+
+    @app.teardown_request
+    def forget(_: BaseException | None) -> None:
+        request_id.set(None)

@@ -1,0 +1,146 @@
+"""Answers of the core as JSON objects: the vocabulary's nouns, raw units, null where there is no number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from service.core.registry import Served, ServedModel
+from service.core.requests import Answer, ClientView, GateTrace, Previous
+from service.core.types import FloatArray, ModelSpec
+from service.http.times import iso_time
+
+
+def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
+    """A predict's, a priming's or a forecast's answer; with `every`, one prediction per observation as well."""
+    spec, rows = result.spec, len(result.y)
+    state = result.state
+    body: dict[str, Any] = {
+        "model": spec.name,
+        "version": result.version,
+        "client": result.client,
+        "step": result.step,
+        "prediction": _prediction(spec, result.y[-1], None if result.interval is None else result.interval[-1]),
+        "previous": None if result.previous is None else _previous(spec, result.previous),
+        "state": {
+            "status": state.status,
+            "reason": state.reason,
+            "context": state.context,
+            "filled": state.filled,
+        },
+    }
+    if state.last_seen is not None:
+        body["state"]["last_seen"] = iso_time(state.last_seen)
+    if result.ahead is not None:
+        body["forecast"] = [
+            {"horizon": h, "prediction": _prediction(spec, row, row[:, 1:])} for h, row in enumerate(result.ahead, 1)
+        ]
+    if every:
+        first = result.step - rows + 1
+        body["predictions"] = [
+            {
+                "step": first + i,
+                "prediction": _prediction(spec, result.y[i], None if result.interval is None else result.interval[i]),
+            }
+            for i in range(rows)
+        ]
+    return body
+
+
+def client(view: ClientView) -> dict[str, Any]:
+    """What is known of a client."""
+    return {
+        "model": view.model,
+        "client": view.client,
+        "label": view.label,
+        "version": view.version,
+        "fingerprint": view.fingerprint,
+        "step": view.step,
+        "context": view.context,
+        "context_kept": view.context_kept,
+        "last_time": iso_time(view.last_time),
+        "created": iso_time(view.created),
+        "touched": iso_time(view.touched),
+        "expires": iso_time(view.expires),
+        "record_bytes": view.record_bytes,
+        "scored": view.scored,
+        "live": {
+            live.target: {
+                "mae": live.mae,
+                "rmse": live.rmse,
+                "naive_rmse": live.naive_rmse,
+                "coverage": live.coverage,
+            }
+            for live in view.live
+        },
+    }
+
+
+def gates(trace: GateTrace) -> dict[str, Any]:
+    """Gate activations, oldest observation first: each gate a list per observation of one number per unit."""
+    spec = trace.spec
+    return {
+        "model": spec.name,
+        "version": spec.version,
+        "client": trace.client,
+        "step": trace.step,
+        "features": [feature.name for feature in spec.features],
+        "observations": np.ascontiguousarray(trace.observations),
+        "layers": [
+            {
+                "layer": gate.layer,
+                "cell": gate.cell,
+                "units": gate.units,
+                "gates": {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(gate.names)},
+            }
+            for gate, values in zip(spec.gates, trace.activations, strict=True)
+        ],
+    }
+
+
+def model(served: ServedModel) -> dict[str, Any]:
+    """A model as it is served: its labels, and what its stable version promises."""
+    stable = served.labelled()
+    spec = stable.spec
+    return {
+        "name": served.name,
+        "labels": dict(served.labels),
+        "generation": served.generation,
+        "versions": sorted(served.versions),
+        "version": spec.version,
+        "fingerprint": spec.fingerprint,
+        "architecture": spec.architecture,
+        "features": [
+            {"name": f.name, "unit": f.unit, "minimum": f.minimum, "maximum": f.maximum} for f in spec.features
+        ],
+        "targets": [{"name": t.name, "unit": t.unit, "scale": t.scale} for t in spec.targets],
+        "interval_s": spec.interval_s,
+        "level": spec.level,
+        "context_length": spec.context_length,
+        "looks_ahead": spec.feedback is not None,
+    }
+
+
+def version(served: Served) -> dict[str, Any]:
+    """A version's manifest, as it was published, with its number."""
+    return {"version": served.spec.version, "manifest": dict(served.manifest)}
+
+
+def _prediction(spec: ModelSpec, y: FloatArray, interval: FloatArray | None) -> dict[str, Any]:
+    """``y`` (K, 1 + Q) or (K, 3), ``interval`` (K, 2) or None -> one object per target."""
+    targets = {}
+    for k, target in enumerate(spec.targets):
+        bounds = None
+        if interval is not None and interval[k, 0] == interval[k, 0]:  # NaN: the model has no bounds
+            bounds = {"level": spec.level, "lower": interval[k, 0], "upper": interval[k, 1]}
+        targets[target.name] = {"value": y[k, 0], "interval": bounds, "unit": target.unit}
+    return targets
+
+
+def _previous(spec: ModelSpec, previous: Previous) -> dict[str, Any]:
+    error = previous.observed - previous.predicted
+    return {
+        target.name: {"predicted": previous.predicted[k], "observed": previous.observed[k], "error": error[k]}
+        for k, target in enumerate(spec.targets)
+    }

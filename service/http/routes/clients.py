@@ -1,0 +1,46 @@
+"""Clients: inspect, forget, list, look at the gates."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from service.core.errors import ClientNotFound
+from service.http import render
+from service.http.context import Collaborators, check_query, client_key, tenant
+from service.http.output import json_response
+from service.http.schemas import query_int
+
+PAGE, PAGE_MAX = 100, 1000
+GATES, GATES_MAX = 48, 512  # 512 is the longest context a bundle may have
+
+
+def blueprint(deps: Collaborators) -> Blueprint:
+    """`…/clients` of a model and all beneath that does not predict."""
+    routes = Blueprint("clients", __name__)
+
+    @routes.get("/v1/models/<model>/clients")
+    def listing(model: str) -> Response:
+        check_query("after", "limit")
+        limit = query_int(request.args, "limit", PAGE, 1, PAGE_MAX)
+        page = deps.predictor.clients(tenant(), model, request.args.get("after"), limit)
+        return json_response({"model": model, "clients": page.clients, "next": page.cursor})
+
+    @routes.get("/v1/models/<model>/clients/<client>")
+    def inspect(model: str, client: str) -> Response:
+        check_query()
+        return json_response(render.client(deps.predictor.inspect(client_key(model, client))))
+
+    @routes.delete("/v1/models/<model>/clients/<client>")
+    def forget(model: str, client: str) -> Response:
+        check_query()
+        if not deps.predictor.forget(client_key(model, client)):
+            raise ClientNotFound(model, client)
+        return Response(status=204)
+
+    @routes.get("/v1/models/<model>/clients/<client>/gates")
+    def gates(model: str, client: str) -> Response:
+        check_query("last")
+        last = query_int(request.args, "last", GATES, 1, GATES_MAX)
+        return json_response(render.gates(deps.predictor.gates(client_key(model, client), last)))
+
+    return routes

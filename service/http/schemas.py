@@ -1,0 +1,134 @@
+"""What request bodies and queries may hold; decoding them into the core's requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.core.errors import InvalidInput
+from service.core.requests import PredictRequest
+from service.core.types import GapPolicy, ModelSpec
+from service.http.errors import MalformedBody
+from service.http.observations import observations_array
+from service.http.times import parse_time
+
+STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+M = TypeVar("M", bound="Body")
+
+
+class Body(BaseModel):
+    """Common to all bodies: types are not coerced. Unknown fields are collected, then refused by name (`decode`):
+    as `extra="forbid"` pydantic would first build an error for each of them, a million for a hostile body."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class ObservedBody(Body):
+    """Observations of one client, oldest first. One of `observation` and `observations`; times likewise.
+
+    An observation is a number (for a single feature), a list in manifest order or an object by feature name; a
+    time is ISO 8601 with an offset, or epoch seconds. `step` names the first observation.
+    """
+
+    observation: Any = None
+    observations: list[Any] | None = None
+    step: int | None = Field(default=None, ge=1, le=STEP_MAX)
+    time: Any = None
+    times: list[Any] | None = None
+
+
+class PredictBody(ObservedBody):
+    """A predict: besides the observations how far to look ahead, what to do about a gap, what to answer."""
+
+    horizon: int = Field(default=1, ge=1, le=STEP_MAX)
+    gap: GapPolicy | None = None
+    returns: Literal["last", "all"] = Field(default="last", alias="return")
+
+
+class HistoryBody(ObservedBody):
+    """A history to prime a client from."""
+
+    gap: GapPolicy | None = None
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """The body in `data`. MalformedBody if it is not a JSON object, InvalidInput naming the first wrong field."""
+    try:
+        body = kind.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        if not problem["loc"]:
+            raise MalformedBody(problem["msg"] if data else "the body is empty; a JSON object is needed") from None
+        raise InvalidInput(_path(problem["loc"]), problem["msg"]) from None
+    if body.model_extra:
+        name = next(iter(body.model_extra))
+        known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+        raise InvalidInput(name[:64], f"is no field of this request; it takes {known}")
+    return body
+
+
+def predict_request(
+    body: ObservedBody, spec: ModelSpec, *, most: int, idempotency_key: str | None = None
+) -> PredictRequest:
+    """The core's request for `body`; at most `most` observations. InvalidInput naming the field."""
+    raw, fields = _one_or_many(body.observation, body.observations, "observation", "observations")
+    if raw is None:
+        raise InvalidInput("observation", "is missing; give `observation`, or several as `observations`")
+    if len(raw) == 0:
+        raise InvalidInput("observations", "is empty; at least one observation is needed")
+    if len(raw) > most:
+        raise InvalidInput("observations", f"has {len(raw)} entries, {most} are the most that one request takes")
+    observations = observations_array(raw, fields, spec)
+    raw_times, time_fields = _one_or_many(body.time, body.times, "time", "times")
+    times = None
+    if raw_times is not None:
+        if len(raw_times) != len(raw):
+            raise InvalidInput("times", f"need one for each observation: {len(raw)}, got {len(raw_times)}")
+        names = time_fields if isinstance(time_fields, list) else [f"times[{i}]" for i in range(len(raw))]
+        times = tuple(parse_time(one, name) for one, name in zip(raw_times, names, strict=True))
+    return PredictRequest(
+        observations=observations,
+        times=times,
+        step=body.step,
+        idempotency_key=idempotency_key,
+        gap=getattr(body, "gap", None),
+        horizon=getattr(body, "horizon", 1),
+    )
+
+
+def idempotency_key(key: str | None) -> str | None:
+    """The Idempotency-Key header's value: 1-255 visible ASCII characters, None if there is no such header."""
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
+    return key
+
+
+def query_int(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """An integer of the query string within [least, most]; InvalidInput naming it."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,9}", text) is None or not least <= int(text) <= most:
+        raise InvalidInput(name, f"must be an integer from {least} to {most}, not {text[:40]!r}")
+    return int(text)
+
+
+def _one_or_many(one: Any, many: list[Any] | None, name: str, names: str) -> tuple[list[Any] | None, list[str] | str]:
+    if one is not None and many is not None:
+        raise InvalidInput(names, f"and `{name}` are both given; give one of them")
+    if one is not None:
+        return [one], [name]
+    return many, names
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path

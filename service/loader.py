@@ -1,0 +1,221 @@
+"""From published bundles to served models: verified, loaded beside what is served, then swapped in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import RepositoryError
+from models.labels import STABLE
+from models.manifest import Manifest
+from models.repository import Repository
+from service.core.errors import RecurveError
+from service.core.ports import Engine
+from service.core.registry import Registry, Served, ServedModel
+from service.core.types import FeatureSpec, GateSpec, ModelSpec, TargetSpec
+
+log = logging.getLogger("recurve.loader")
+
+USUAL_LEVEL = 0.9  # of the interval in answers, where a model has quantiles for several
+RETRY_S = 30.0  # a bundle that failed is looked at again when its labels move, or after this
+
+EngineOpener = Callable[[Path, ModelSpec], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a published model, or one version of it, is not served."""
+
+    model: str
+    version: int | None
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For /readyz."""
+        return {"model": self.model, "version": self.version, "detail": self.detail}
+
+
+class Loader:
+    """Keeps `registry` supplied from `repository`: at `refresh`, and then by itself every `poll_s` after `start`.
+
+    A model that is served stays as it is; newly published ones are added. What does not load is logged, told by
+    `problems` and left out; it never stops the others. Every version that has a label is loaded.
+    """
+
+    def __init__(
+        self, repository: Repository, registry: Registry, open_engine: EngineOpener, *, poll_s: float = 1.0
+    ) -> None:
+        self._repository = repository
+        self._registry = registry
+        self._open_engine = open_engine
+        self._poll_s = poll_s
+        self._failures: dict[str, _Failure] = {}
+        self._trouble: Problem | None = None
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def problems(self) -> list[dict[str, Any]]:
+        """What could not be loaded at the last look, one object each."""
+        found = [] if self._trouble is None else [self._trouble]
+        for failure in list(self._failures.values()):
+            found += failure.problems
+        return [problem.as_dict() for problem in found]
+
+    def refresh(self) -> bool:
+        """Look once; True if the registry was changed."""
+        try:
+            names = self._repository.names()
+        except OSError as error:
+            self._report(Problem("", None, f"the model repository can't be read: {error}"))
+            return False
+        self._trouble = None
+        added: dict[str, ServedModel] = {}
+        for name in names:
+            if name not in self._registry.models:
+                model = self._load(name)
+                if model is not None:
+                    added[name] = model
+        for gone in self._failures.keys() - set(names):
+            del self._failures[gone]
+        if not added:
+            return False
+        self._registry.replace({**self._registry.models, **added})
+        for model in added.values():
+            log.info("serving", extra={"model": model.name, "labels": dict(model.labels)})
+        return True
+
+    def start(self) -> None:
+        """Poll in a thread of this process until `stop`."""
+        self._thread = threading.Thread(target=self._poll, name="loader", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End polling; a load under way is waited for."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _poll(self) -> None:
+        while not self._stopped.wait(self._poll_s):
+            try:
+                self.refresh()
+            except Exception:  # the thread's outermost handler: the next look may fare better
+                log.exception("looking for new models failed")
+
+    def _report(self, trouble: Problem) -> None:
+        if trouble != self._trouble:
+            log.error("models can't be looked up", extra={"why": trouble.detail})
+        self._trouble = trouble
+
+    def _load(self, name: str) -> ServedModel | None:
+        before = self._failures.get(name)
+        try:
+            labels = self._repository.labels(name)
+        except (RepositoryError, OSError) as error:
+            self._fail(name, -1, before, [Problem(name, None, str(error))])
+            return None
+        if before is not None and before.generation == labels.generation and time.monotonic() < before.retry_at:
+            return None
+        versions: dict[int, Served] = {}
+        problems = []
+        for number in sorted(set(labels.labels.values())):
+            try:
+                versions[number] = self._load_version(name, number)
+            except Exception as error:  # noqa: BLE001  # whatever a foreign bundle makes a runtime raise is its problem
+                problems.append(Problem(name, number, _why(error)))
+        if not problems and STABLE not in labels.labels:
+            problems.append(Problem(name, None, f"no version has the label {STABLE!r}"))
+        loaded = {label: number for label, number in labels.labels.items() if number in versions}
+        if problems:
+            self._fail(name, labels.generation, before, problems)
+        else:
+            self._failures.pop(name, None)
+        return ServedModel(name, labels.generation, loaded, versions) if STABLE in loaded else None
+
+    def _load_version(self, name: str, number: int) -> Served:
+        manifest = self._repository.verify(name, number)
+        spec = spec_of(manifest, number)
+        engine = self._open_engine(self._repository.bundle(name, number), spec)
+        return Served(spec, engine, manifest.model_dump(mode="json"))
+
+    def _fail(self, name: str, generation: int, before: _Failure | None, problems: list[Problem]) -> None:
+        if before is None or before.problems != problems:
+            for problem in problems:
+                log.error(
+                    "a bundle does not load",
+                    extra={"model": problem.model, "version": problem.version, "why": problem.detail},
+                )
+        self._failures[name] = _Failure(generation, time.monotonic() + RETRY_S, problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    generation: int
+    retry_at: float
+    problems: list[Problem]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecurveError):
+        return error.detail
+    return str(error) if isinstance(error, (RepositoryError, OSError)) else f"{type(error).__name__}: {error}"
+
+
+def spec_of(manifest: Manifest, version: int) -> ModelSpec:
+    """The core's view of a manifest: arrays frozen, names resolved to columns.
+
+    The interval is the pair of quantiles that lies symmetrically and comes nearest to 90 %. Look-ahead's bounds are
+    the residual quantiles at the same two levels; a model without quantiles takes the residuals' own pair.
+    """
+    features = [feature.name for feature in manifest.features]
+    targets = [target.name for target in manifest.targets]
+    residual_levels = () if manifest.residuals is None else manifest.residuals.levels
+    pair = _interval_pair(manifest.quantiles)
+    columns = None if pair is None else (1 + pair[0], 1 + pair[1])
+    lower_upper = None if pair is None else (manifest.quantiles[pair[0]], manifest.quantiles[pair[1]])
+    if lower_upper is None:
+        pair = _interval_pair(residual_levels)
+        lower_upper = None if pair is None else (residual_levels[pair[0]], residual_levels[pair[1]])
+    residuals = None
+    if manifest.residuals is not None and lower_upper is not None and set(lower_upper) <= set(residual_levels):
+        table = np.asarray(manifest.residuals.quantiles, np.float32)
+        residuals = np.ascontiguousarray(table[:, :, [residual_levels.index(level) for level in lower_upper]])
+        residuals.setflags(write=False)
+    initial_state = np.asarray(manifest.initial_state, np.float32)
+    initial_state.setflags(write=False)
+    return ModelSpec(
+        name=manifest.name,
+        version=version,
+        fingerprint=manifest.fingerprint,
+        features=tuple(FeatureSpec(f.name, f.unit, f.minimum, f.maximum) for f in manifest.features),
+        targets=tuple(TargetSpec(t.name, t.unit, t.scale) for t in manifest.targets),
+        interval_s=manifest.interval_s,
+        initial_state=initial_state,
+        quantiles=manifest.quantiles,
+        context_length=manifest.context_length,
+        architecture=manifest.architecture,
+        level=None if lower_upper is None else round(lower_upper[1] - lower_upper[0], 6),
+        interval_columns=columns,
+        residuals=residuals,
+        gates=tuple(GateSpec(g.output, g.layer, g.cell, g.names, g.units) for g in manifest.gates),
+        feedback=np.array([targets.index(f) for f in features], np.intp) if set(features) <= set(targets) else None,
+        observed=np.array([features.index(t) if t in features else -1 for t in targets], np.intp),
+    )
+
+
+def _interval_pair(levels: Sequence[float]) -> tuple[int, int] | None:
+    """Indices of the symmetric pair of `levels` whose coverage is nearest to the usual one, None if there is none."""
+    pairs = [
+        (low, high)
+        for low in range(len(levels))
+        for high in range(low + 1, len(levels))
+        if abs(levels[low] + levels[high] - 1) < 1e-6
+    ]
+    return min(pairs, key=lambda pair: abs(levels[pair[1]] - levels[pair[0]] - USUAL_LEVEL), default=None)

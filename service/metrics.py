@@ -1,0 +1,258 @@
+"""Prometheus metrics: ports are timed by wrapping them, requests by one hook; no metric has a client label.
+
+prometheus_client decides when it is imported whether values live in this process or in the files of
+PROMETHEUS_MULTIPROC_DIR, which gunicorn.conf.py sets before a worker starts. With files, any worker answers a
+scrape for all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ParamSpec, Protocol, TypeVar, cast
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import CountsClients, Engine, Page, StateStore, Stored
+from service.core.registry import Registry
+from service.core.requests import Answer
+from service.core.types import ClientKey, FloatArray, ModelSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COUNTS_FOR_S = 10.0  # a count looks at the whole store
+PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
+
+_REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_STEP_BUCKETS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.1)
+_STORE_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.05, 0.25, 1.0, 2.5)
+
+
+class Collects(Protocol):
+    """What a scrape asks for metrics."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics as they stand."""
+        ...
+
+
+class CountingStore(StateStore, CountsClients, Protocol):
+    """A store that counts clients."""
+
+
+class Metrics:
+    """This process's instruments on a registry of their own; `shared_dir` is where all workers' values are."""
+
+    def __init__(self, shared_dir: str | None = None) -> None:
+        self._shared_dir = shared_dir
+        self._registry = CollectorRegistry()
+        self._request_s = Histogram(
+            "recurve_request_seconds", "Time to answer.", ["route"], buckets=_REQUEST_BUCKETS, registry=self._registry
+        )
+        self._requests = Counter(
+            "recurve_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._predicts = Counter(
+            "recurve_predicts", "Predict requests answered.", ["model", "version", "status"], registry=self._registry
+        )
+        self._observations = Counter(
+            "recurve_observations", "Observations absorbed.", ["model", "version"], registry=self._registry
+        )
+        self._states = Counter(
+            "recurve_states",
+            "Answers by how the state behind them came to be; a retry's stored answer counts as replayed.",
+            ["model", "status", "reason"],
+            registry=self._registry,
+        )
+        self._step_s = Histogram(
+            "recurve_engine_step_seconds",
+            "Time of one engine step, whatever its batch.",
+            ["model", "version"],
+            buckets=_STEP_BUCKETS,
+            registry=self._registry,
+        )
+        self._store_s = Histogram(
+            "recurve_store_seconds",
+            "Time of a store's verb.",
+            ["verb"],
+            buckets=_STORE_BUCKETS,
+            registry=self._registry,
+        )
+        self._store_errors = Counter(
+            "recurve_store_errors", "Store verbs that failed.", ["verb"], registry=self._registry
+        )
+        self._conflicts = Counter(
+            "recurve_store_conflicts", "Saves that another writer was ahead of.", registry=self._registry
+        )
+
+    def observe_request(
+        self, route: str, method: str, model: str | None, status: int, seconds: float, answer: Answer | None
+    ) -> None:
+        """Count one finished request. `model` is what the path said, and only a label if it answered."""
+        self._request_s.labels(route).observe(seconds)
+        self._requests.labels(route, method, str(status)).inc()
+        if route == PREDICT_ROUTE:
+            name, version = ("", "") if answer is None else (answer.spec.name, str(answer.version))
+            self._predicts.labels(name, version, str(status)).inc()
+        if answer is not None:
+            name, version = answer.spec.name, str(answer.version)
+            if answer.replayed:
+                self._states.labels(name, "replayed", "").inc()
+                return
+            self._states.labels(name, answer.state.status, answer.state.reason or "").inc()
+            self._observations.labels(name, version).inc(len(answer.y))
+
+    def time_engine(self, engine: Engine, spec: ModelSpec) -> Engine:
+        """`engine`, its steps timed."""
+        return TimedEngine(engine, self._step_s.labels(spec.name, str(spec.version)))
+
+    def time_store(self, store: StateStore) -> StateStore:
+        """`store`, its verbs timed; it still counts clients if it did."""
+        instruments = (self._store_s, self._store_errors, self._conflicts)
+        if isinstance(store, CountsClients):
+            return TimedCountingStore(cast(CountingStore, store), *instruments)
+        return TimedStore(store, *instruments)
+
+    def exposition(self, *more: Collects) -> tuple[bytes, str]:
+        """All metrics in the text format with its content type, those of every worker where there are several."""
+        ours: Collects = self._registry
+        if self._shared_dir is not None:
+            ours = MultiProcessCollector(None, self._shared_dir)  # type: ignore[no-untyped-call]
+        together = cast(CollectorRegistry, _Together([ours, *more]))
+        return generate_latest(together), CONTENT_TYPE_LATEST
+
+
+class TimedEngine:
+    """An Engine whose steps are timed."""
+
+    def __init__(self, engine: Engine, step_s: Histogram) -> None:
+        self._engine = engine
+        self._step_s = step_s
+
+    def step(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Engine.step."""
+        began = time.perf_counter()
+        result = self._engine.step(x, state)
+        self._step_s.observe(time.perf_counter() - began)
+        return result
+
+    def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
+        """See Engine.gates."""
+        return self._engine.gates(x, state)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._engine.close()
+
+
+class TimedStore:
+    """A StateStore whose verbs are timed, its failures and lost races counted."""
+
+    def __init__(self, store: StateStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
+        self._store = store
+        self._verbs = {verb: (seconds.labels(verb), errors.labels(verb)) for verb in ("load", "save", "delete", "list")}
+        self._conflicts = conflicts
+
+    def load(self, key: ClientKey) -> Stored | None:
+        """See StateStore.load."""
+        return self._timed("load", self._store.load, key)
+
+    def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        """See StateStore.save."""
+        saved = self._timed("save", self._store.save, key, old, new, blob)
+        if not saved:
+            self._conflicts.inc()
+        return saved
+
+    def delete(self, key: ClientKey) -> bool:
+        """See StateStore.delete."""
+        return self._timed("delete", self._store.delete, key)
+
+    def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
+        """See StateStore.list."""
+        return self._timed("list", self._store.list, tenant, model, after, limit)
+
+    def close(self) -> None:
+        """See StateStore.close."""
+        self._store.close()
+
+    def _timed(self, verb: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        seconds, errors = self._verbs[verb]
+        began = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        except StoreUnavailable:
+            errors.inc()
+            raise
+        finally:
+            seconds.observe(time.perf_counter() - began)
+
+
+class TimedCountingStore(TimedStore):
+    """A TimedStore over a store that counts clients."""
+
+    def __init__(self, store: CountingStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
+        super().__init__(store, seconds, errors, conflicts)
+        self._counting = store
+
+    def count(self, tenant: str, model: str) -> int:
+        """See CountsClients.count."""
+        return self._counting.count(tenant, model)
+
+
+class ServedNow:
+    """What is served and how many clients are kept, looked up when a scrape asks, the counts at most every 10 s."""
+
+    def __init__(self, registry: Registry, store: StateStore, tenant: str) -> None:
+        self._registry = registry
+        self._counts = store if isinstance(store, CountsClients) else None
+        self._tenant = tenant
+        self._known: tuple[float, dict[str, int]] = (float("-inf"), {})
+
+    def collect(self) -> Iterable[Metric]:
+        """`recurve_model_info` and, over a store that can count, `recurve_clients`."""
+        models = self._registry.models
+        info = GaugeMetricFamily(
+            "recurve_model_info", "Labels of served versions.", labels=["model", "label", "version"]
+        )
+        for name, model in sorted(models.items()):
+            for label, version in sorted(model.labels.items()):
+                info.add_metric([name, label, str(version)], 1)
+        yield info
+        clients = GaugeMetricFamily("recurve_clients", "Clients kept, by model.", labels=["model"])
+        for name, count in self._clients(sorted(models)).items():
+            clients.add_metric([name], count)
+        yield clients
+
+    def _clients(self, names: Sequence[str]) -> Mapping[str, int]:
+        if self._counts is None:
+            return {}
+        taken, counts = self._known
+        if time.monotonic() - taken < COUNTS_FOR_S and set(names) == set(counts):
+            return counts
+        try:
+            counts = {name: self._counts.count(self._tenant, name) for name in names}
+        except StoreUnavailable:
+            return {}
+        self._known = (time.monotonic(), counts)
+        return counts
+
+
+class _Together:
+    """Several collectors as one, which is all that `generate_latest` asks of a registry."""
+
+    def __init__(self, collectors: Sequence[Collects]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterable[Metric]:
+        for collector in self._collectors:
+            yield from collector.collect()
+
+
+def forget_process(pid: int) -> None:
+    """Drop what only made sense while the worker `pid` lived."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]

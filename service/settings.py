@@ -1,0 +1,118 @@
+"""The service's settings: each has a default, an environment variable and a command-line option.
+
+This is the one place that reads the environment. `state_url` is `RECURVE_STATE_URL` there and `--state-url` on
+the command line; the options are made from the fields below, so the two can't drift apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "RECURVE_"
+METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+MIB = 1024 * 1024
+
+
+class SettingsInvalid(Exception):
+    """A setting that can't be used; the message names its variable and says why."""
+
+
+class Settings(BaseModel):
+    """Everything an operator can set. Frozen: a change means a restart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    workers: int = Field(2, ge=1, le=256, description="Worker processes.")
+    threads: int = Field(8, ge=1, le=256, description="Threads of each worker.")
+    models_dir: Path = Field(Path("models/published"), description="The model repository to serve from.")
+    state_url: str = Field(
+        "sqlite:///var/state",
+        min_length=1,
+        description="Where client records live: sqlite:///FOLDER, or memory:// with one worker.",
+    )
+    engine: Literal["auto", "litert", "tensorflow"] = Field(
+        "auto", description="What runs the models; auto takes LiteRT where a bundle has a step.tflite."
+    )
+    poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks for newly published models.")
+    max_body_bytes: int = Field(MIB, ge=1, description="Largest request body, except of a history.")
+    max_history_bytes: int = Field(16 * MIB, ge=1, description="Largest body of PUT history.")
+    max_observations: int = Field(1000, ge=1, description="Most observations of one predict.")
+    max_history: int = Field(100_000, ge=1, description="Most observations of one PUT history.")
+    max_horizon: int = Field(1000, ge=1, description="Farthest look-ahead, in steps.")
+    max_gap: int = Field(24, ge=0, description="Most missing steps that are filled; a longer gap restarts.")
+    max_clients: int = Field(1_000_000, ge=1, description="Clients kept of each model, all workers together.")
+    idle_ttl_s: float | None = Field(
+        None, gt=0, description="Seconds until an idle client's state expires; none: max(7 days, 30 intervals)."
+    )
+    access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
+    slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")
+    keepalive_s: int = Field(75, ge=0, description="Seconds an idle connection is kept open.")
+    graceful_timeout_s: int = Field(30, ge=1, description="Seconds that requests under way have to end at a stop.")
+
+    @model_validator(mode="after")
+    def _memory_is_for_one_worker(self) -> Self:
+        if self.state_url.startswith("memory:") and self.workers > 1:
+            raise ValueError(
+                f"memory:// lives inside one process: with {self.workers} workers a client's state would be lost "
+                "between them. Use --workers 1, or a sqlite:/// URL"
+            )
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, those that are none left out."""
+        values = self.model_dump(mode="json")
+        return {variable(name): _text(value) for name, value in values.items() if value is not None}
+
+
+def metrics_dir(environ: Mapping[str, str] | None = None) -> str | None:
+    """Where the workers of one service put their metrics together, None for a process on its own.
+
+    gunicorn.conf.py sets it; the name is prometheus_client's, which reads it as well.
+    """
+    return (os.environ if environ is None else environ).get(METRICS_DIR)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def read_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """The settings of `environ` (None: this process's), each of `overrides` that is not None taking precedence.
+
+    An empty variable counts as unset. SettingsInvalid if a value can't be used.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    for name in Settings.model_fields:
+        text = environ.get(variable(name), "")
+        if text != "":
+            values[name] = text
+    values.update((name, value) for name, value in overrides.items() if value is not None)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsInvalid(_readable(error)) from error
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _readable(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            name = str(problem["loc"][0])
+            what = f"{variable(name)} (--{name.replace('_', '-')}): {what}, got {problem['input']!r}"
+        lines.append(what)
+    return "\n".join(lines)
