@@ -31,10 +31,15 @@ RULES: dict[str, set[str]] = {
     "service/logs.py": {"pythonjsonlogger"},
     # The composition root knows all others.
     "service/bootstrap.py": {"flask", "numpy", "service", "models"},
+    # From published bundles to served models; bootstrap hands it the way to open an engine.
+    "service/loader.py": {"numpy", "models", "service.core"},
+    # gunicorn's worker, and what its master says at the start.
+    "service/worker.py": {"gunicorn"},
+    "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
-    "service/wsgi.py": {"service.bootstrap", "service.settings"},
-    "service/gunicorn.conf.py": {"service.bootstrap", "service.settings", "service.logs", "service.metrics"},
-    "service/__main__.py": {"click", "rich", "gunicorn", "service.settings"},
+    "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
+    "service/gunicorn.conf.py": {"service.banner", "service.settings", "service.logs", "service.metrics"},
+    "service/__main__.py": {"click", "pydantic", "service.settings"},
     "service/__init__.py": set(),
     # What a bundle is: met by both halves, so it imports neither, and no framework.
     "models": {"pydantic", "models"},
