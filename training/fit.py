@@ -60,12 +60,13 @@ def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Pr
     train = [each.values for each in parts.train]
     network = build_network(job, train)
     changes = network.get_layer("forecast").changes
-    learnt = [prepared(network, job, changes, values) for values in train]
-    checked = [
-        prepared(network, job, changes, np.concatenate([values, later.values]))
-        for values, later in zip(train, parts.validation, strict=True)
+    ends = [len(values) for values in train]
+    whole = [
+        np.concatenate([part.values, later.values]) for part, later in zip(parts.train, parts.validation, strict=True)
     ]
-    check = validation_batch(checked, [len(values) for values in train])
+    known = prepared(network, job, changes, whole)
+    learnt = [each.until(end) for each, end in zip(known, ends, strict=True)]
+    check = validation_batch(known, ends)
     trainer = Trainer(job, network)
     history = trainer.run(learnt, check, progress)
     spread = trainer.calibrate(check)

@@ -105,7 +105,7 @@ def build_network(job: Job, train: Sequence[NDArray[np.float32]]) -> keras.Model
 
 
 def logarithms_of(job: Job, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``values`` (n, F) raw -> z (n, F): as the graph has it, the logarithm of max(value, floor) where there is a floor."""
+    """``values`` (n, F) raw -> z (n, F): the logarithm of max(value, floor) where there is a floor."""
     columns = [
         values[:, index] if feature.floor is None else np.log(np.maximum(values[:, index], feature.floor))
         for index, feature in enumerate(job.features)

@@ -30,6 +30,10 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.seen)
 
+    def until(self, stop: int) -> Prepared:
+        """What was known when the observations were the first `stop`."""
+        return Prepared(self.seen[: stop - 1], self.change[: stop - 1])
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -46,11 +50,18 @@ class Batch:
             yield Batch(self.seen[:, at], self.change[:, at], self.counts[:, at])
 
 
-def prepared(network: keras.Model, job: Job, changes: Sequence[float], values: Floats) -> Prepared:
-    """Run the network's own preprocessing over one whole series, ``values`` (n, F) raw."""
-    layer = network.get_layer("prepare")
-    run = tf.function(keras.Model(network.input, layer.output), jit_compile=True)
-    seen = run(tf.convert_to_tensor(values[None])).numpy()[0]
+def prepared(network: keras.Model, job: Job, changes: Sequence[float], series: Sequence[Floats]) -> list[Prepared]:
+    """Run the network's own preprocessing over whole series, each (n, F) raw and from its beginning."""
+    # side by side and padded to one length, which a causal pass may ignore: compiled once, however many series
+    padded = np.zeros((len(series), max(len(values) for values in series), series[0].shape[1]), np.float32)
+    for row, values in enumerate(series):
+        padded[row, : len(values)] = values
+    run = tf.function(keras.Model(network.input, network.get_layer("prepare").output), jit_compile=True)
+    together = run(tf.convert_to_tensor(padded)).numpy()
+    return [_prepared(job, changes, values, seen[: len(values)]) for values, seen in zip(series, together, strict=True)]
+
+
+def _prepared(job: Job, changes: Sequence[float], values: Floats, seen: Floats) -> Prepared:
     z = logarithms_of(job, values.astype(np.float64))
     unit = np.asarray(changes)
     if job.running_scale is not None:
