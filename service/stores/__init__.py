@@ -1,1 +1,47 @@
-"""Where client records live: one driver per file."""
+"""Where client records live: one driver per file, chosen by URL. Nothing here knows what a record means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from service.core.ports import StateStore
+from service.stores.errors import StoreNotOpened
+from service.stores.memory import MemoryStore
+from service.stores.sqlite import SYNCHRONOUS, Durability, SqliteStore
+
+
+def open_store(url: str) -> StateStore:
+    """The store that `url` names; StoreNotOpened if it names none or can't be used.
+
+    ``memory://`` · ``sqlite:///relative/folder`` · ``sqlite:////absolute/folder`` · either with
+    ``?durability=process`` (the default) or ``?durability=power``.
+    """
+    parts = urlsplit(url)
+    opener = _OPENERS.get(parts.scheme)
+    if opener is None:
+        known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
+        raise StoreNotOpened(f"no store is called {url!r}; known: {known}")
+    return opener(url, parts)
+
+
+def _open_memory(url: str, parts: SplitResult) -> StateStore:
+    if parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise StoreNotOpened(f"{url!r} says too much: the memory store is just memory://")
+    return MemoryStore()
+
+
+def _open_sqlite(url: str, parts: SplitResult) -> StateStore:
+    folder = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or parts.fragment or not folder:
+        raise StoreNotOpened(f"{url!r} names no folder; write sqlite:///relative/folder or sqlite:////absolute/folder")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    durability = options.pop("durability", "process")
+    if options or durability not in SYNCHRONOUS:
+        raise StoreNotOpened(f"{url!r}: the only option is durability={' or '.join(SYNCHRONOUS)}")
+    return SqliteStore(Path(folder), _DURABILITY[durability])
+
+
+_DURABILITY: dict[str, Durability] = {name: name for name in SYNCHRONOUS}
+_OPENERS: dict[str, Callable[[str, SplitResult], StateStore]] = {"memory": _open_memory, "sqlite": _open_sqlite}

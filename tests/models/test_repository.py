@@ -82,7 +82,8 @@ def test_a_failed_staging_leaves_nothing(repository):
             write_sample(staging)
             raise KeyError
 
-    pytest.raises(KeyError, staged_and_failing)
+    with pytest.raises(KeyError):
+        staged_and_failing()
     assert leftovers(repository) == []
     assert repository.versions("sensor") == []
     assert repository.names() == []

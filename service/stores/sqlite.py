@@ -1,0 +1,93 @@
+"""`sqlite:///folder`: records on this machine's disk, shared by all its processes, never corrupt.
+
+Saves are single compare-and-set statements, each a transaction of its own; locks only make the waiting fair. With
+durability `process` what is acknowledged survives the end of any process, with `power` also that of the machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from service.core.ports import Page, Stored
+from service.core.types import ClientKey
+from service.stores import cursors
+from service.stores.forks import watch
+from service.stores.sqlite_checkpoint import Checkpointer
+from service.stores.sqlite_folder import SHARDS, prepare, shard_file, shard_of
+from service.stores.sqlite_shard import Shard
+
+Durability = Literal["process", "power"]
+SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
+
+_KIND = "s"
+
+
+class SqliteStore:
+    """A StateStore and CountsClients in the files of `folder`, which is made if it is not there.
+
+    StoreNotOpened for a folder that can't be made, written or understood. Connections are opened when a process
+    first needs them, so an open store may be forked, also while other threads use it.
+    """
+
+    def __init__(self, folder: Path, durability: Durability = "process") -> None:
+        folder = folder.absolute()
+        prepare(folder)
+        self._shards = [Shard(shard_file(folder, number), SYNCHRONOUS[durability]) for number in range(SHARDS)]
+        self._checkpointer = Checkpointer(self._shards)
+        watch(self)
+
+    def load(self, key: ClientKey) -> Stored | None:
+        path = key.path()
+        return self._shards[shard_of(path)].load(path)
+
+    def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        if not self._checkpointer.running:
+            self._checkpointer.start()
+        path = key.path()
+        return self._shards[shard_of(path)].save(path, old, new, blob)
+
+    def delete(self, key: ClientKey) -> bool:
+        path = key.path()
+        return self._shards[shard_of(path)].delete(path)
+
+    def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
+        """Shard by shard, in the order of keys: each client is met where its key stands, whatever comes or goes."""
+        start, end = _bounds(tenant, model)
+        shard, last = (0, "") if after is None else cursors.decode(_KIND, SHARDS, after)
+        place = start + quote(last, safe="")
+        found: list[tuple[int, str]] = []
+        while shard < SHARDS and len(found) <= limit:
+            keys = self._shards[shard].keys(place, end, limit + 1 - len(found))
+            found += [(shard, unquote(key[len(start) :])) for key in keys]
+            shard, place = shard + 1, start
+        page = found[:limit]
+        return Page([client for _, client in page], cursors.encode(_KIND, *page[-1]) if len(found) > limit else None)
+
+    def count(self, tenant: str, model: str) -> int:
+        start, end = _bounds(tenant, model)
+        return sum(shard.count(start, end) for shard in self._shards)
+
+    def close(self) -> None:
+        self._checkpointer.close()
+        for shard in self._shards:
+            shard.close()
+
+    def before_fork(self) -> None:
+        """For `forks.watch`: no thread is at work, nothing is open."""
+        self._checkpointer.before_fork()
+        for shard in self._shards:
+            shard.before_fork()
+
+    def after_fork(self, *, child: bool) -> None:
+        """For `forks.watch`: work goes on."""
+        for shard in self._shards:
+            shard.after_fork(child=child)
+        self._checkpointer.after_fork(child=child)
+
+
+def _bounds(tenant: str, model: str) -> tuple[str, str]:
+    """Every key of a model, and none of another, lies strictly between these two."""
+    start = ClientKey(tenant, model, "").path()
+    return start, start[:-1] + chr(ord("/") + 1)

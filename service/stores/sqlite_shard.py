@@ -1,0 +1,217 @@
+"""One shard of a sqlite store: a file, this process's connection to it, and the turns its writers take."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import Stored
+from service.stores.sqlite_folder import connect, lock_file
+
+WAIT_S = 2.0
+
+_LOAD = "SELECT nonce, blob FROM records WHERE key=?"
+_UPDATE = "UPDATE records SET nonce=?, blob=? WHERE key=? AND nonce IN (?, ?)"
+_INSERT = (
+    "INSERT INTO records (key, nonce, blob) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET blob=excluded.blob WHERE nonce=excluded.nonce"
+)
+_DELETE = "DELETE FROM records WHERE key=?"
+_KEYS = "SELECT key FROM records WHERE key>? AND key<? ORDER BY key LIMIT ?"
+_COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
+
+# primary result codes (sqlite.org/rescode.html)
+_NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+
+
+class Turn:
+    """The writers' turn at a shard among processes, for fairness alone: SQLite's own lock starves the unlucky.
+
+    Each holder has its own descriptor, so that two of one process exclude each other too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Waits for the turn; StoreUnavailable after WAIT_S."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            try:
+                descriptor = self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise StoreUnavailable(f"the store's lock file can't be opened ({error})") from error
+        end = None
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                now = time.monotonic()
+                end = end or now + WAIT_S
+                if now >= end:
+                    raise StoreUnavailable(f"another writer held the store for {WAIT_S:g} s") from error
+                time.sleep(20e-6)
+
+    def give(self) -> None:
+        """Ends the turn."""
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Gives the descriptor back; `take` opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Shard:
+    """Atomic verbs on one file. `dirty` and `full` tell the checkpointer what has happened since it last looked."""
+
+    def __init__(self, file: Path, synchronous: str) -> None:
+        self.file = file
+        self.dirty = False
+        self.full = False
+        self._synchronous = synchronous
+        self._guard = threading.Lock()
+        self._turn = Turn(lock_file(file))
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+
+    def load(self, path: str) -> Stored | None:
+        """The record under `path`, None if there is none."""
+        try:
+            rows = self._read(_LOAD, (path,))
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+        return Stored(*rows[0]) if rows else None
+
+    def save(self, path: str, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        """StateStore.save. A failed commit may still have happened, so the nonce found afterwards decides."""
+        try:
+            if old is None:
+                return self._write(_INSERT, (path, new, blob))
+            return self._write(_UPDATE, (new, blob, path, old, new))
+        except sqlite3.Error as error:
+            stored = None if _code(error) in _NOT_BEGUN else self.load(path)
+            if stored is not None and stored.nonce == new:
+                return True
+            raise _unavailable(error) from error
+
+    def delete(self, path: str) -> bool:
+        """StateStore.delete."""
+        try:
+            return self._write(_DELETE, (path,))
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def keys(self, after: str, end: str, limit: int) -> list[str]:
+        """Up to `limit` keys between two texts, rising; read from the index alone."""
+        try:
+            return [key for (key,) in self._read(_KEYS, (after, end, limit))]
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def count(self, after: str, end: str) -> int:
+        """How many keys lie between two texts."""
+        try:
+            return int(self._read(_COUNT, (after, end))[0][0])
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection with this shard's pragmas."""
+        connection = connect(self.file, WAIT_S)
+        try:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Gives everything back once the verb at work is done; later verbs raise StoreUnavailable."""
+        with self._guard:
+            self._closed = True
+            self._give_back()
+
+    def before_fork(self) -> None:
+        """Waits for the verb at work and lets no other begin."""
+        self._guard.acquire()
+        self._give_back()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Lets verbs begin again, with a connection of their own."""
+        if child:
+            self.dirty = self.full = False  # the parent's checkpointer sees to what the parent wrote
+        self._guard.release()
+
+    def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+        self._enter()
+        try:
+            return (self._connection or self._open()).execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            self._failed(error)
+            raise
+        finally:
+            self._guard.release()
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> bool:
+        self._enter()
+        try:
+            connection = self._connection or self._open()
+            self._turn.take()
+            try:
+                return connection.execute(statement, values).rowcount == 1
+            finally:
+                self.dirty = True
+                self._turn.give()
+        except sqlite3.Error as error:
+            self._failed(error)
+            raise
+        finally:
+            self._guard.release()
+
+    def _enter(self) -> None:
+        if not self._guard.acquire(timeout=WAIT_S):
+            raise StoreUnavailable(f"this shard of the store was busy for {WAIT_S:g} s")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        self._connection = self.connect()
+        return self._connection
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        """After an error nothing is believed: the next verb opens afresh, and finds the room there is by then."""
+        if _code(error) not in _NOT_BEGUN:
+            self.full = self.full or _code(error) in _NO_ROOM
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+        self._turn.close()
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 where the driver has none."""
+    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _unavailable(error: sqlite3.Error) -> StoreUnavailable:
+    if _code(error) in _NO_ROOM:
+        return StoreUnavailable(f"the store's disk is full or failing ({error}); it goes on once there is room")
+    return StoreUnavailable(f"the store can't be read or written ({error})")

@@ -1,0 +1,476 @@
+"""What every store keeps to, whatever is behind it. A store's test module adds a fixture and inherits this."""
+
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from service.core.errors import InvalidInput, StoreUnavailable
+from service.core.ports import CountsClients, Stored
+from service.core.types import ClientKey
+from tests.stores.workers import bump, number
+
+ROOT = Path(__file__).parents[2]
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+ODD_NAMES = [
+    "%",
+    "%2F",
+    "a/b",
+    "/",
+    "//",
+    "..",
+    "a b",
+    "a+b",
+    "?after=1&limit=2#x",
+    "'; DROP TABLE records; --",
+    '"\\',
+    "{tag}",
+    "*",
+    "[a]",
+    "_",
+    "0",
+    "é",
+    "e\u0301",
+    "E\u0301",
+    "\u00c9",
+    "東京",
+    "\U0001f321",
+    "x" * 256,
+    "x" * 255,
+    "X" * 256,
+    "東" * 256,
+    "Roof-7",
+    "roof-7",
+    "ROOF-7",
+    "roof-7 ",
+    "roof%2D7",
+    "ａ",
+    "a",
+]
+
+
+def fresh():
+    return secrets.token_bytes(8)
+
+
+def put(store, key, blob=b"record"):
+    """Saves a record where there is none; its nonce."""
+    nonce = fresh()
+    assert store.save(key, None, nonce, blob) is True
+    return nonce
+
+
+def pages(store, tenant, model, limit):
+    after = None
+    while True:
+        page = store.list(tenant, model, after, limit)
+        assert len(page.clients) <= limit
+        yield page.clients
+        after = page.cursor
+        if after is None:
+            return
+
+
+def listed(store, tenant, model, limit=3):
+    return [client for page in pages(store, tenant, model, limit) for client in page]
+
+
+class StateStoreContract:
+    """Every store. The fixture `store` is an empty one, closed by its fixture."""
+
+    def test_a_client_that_was_never_saved_is_none(self, store):
+        assert store.load(KEY) is None
+
+    def test_what_is_saved_is_loaded(self, store):
+        nonce = put(store, KEY, b"one")
+        assert store.load(KEY) == Stored(nonce, b"one")
+        assert store.load(KEY) == Stored(nonce, b"one")
+
+    @pytest.mark.parametrize(
+        "blob",
+        [b"", b"\x00", bytes(range(256)) * 17, b"\xff" * 3_000_000, b"'\"\\\r\n%s?:1"],
+        ids=["empty", "zero", "every byte", "big", "quotes"],
+    )
+    def test_a_blob_comes_back_to_the_byte(self, store, blob):
+        nonce = put(store, KEY, blob)
+        loaded = store.load(KEY)
+        assert loaded == Stored(nonce, blob)
+        assert type(loaded.nonce) is bytes
+        assert type(loaded.blob) is bytes
+        after = fresh()
+        assert store.save(KEY, nonce, after, blob + b"!") is True
+        assert store.load(KEY) == Stored(after, blob + b"!")
+
+    @pytest.mark.parametrize("nonce", [b"\x00" * 8, b"\xff" * 8, b"12345678", b"NULL\x00\x00\x00\x00"])
+    def test_every_nonce_is_as_good_as_another(self, store, nonce):
+        assert store.save(KEY, None, nonce, b"first") is True
+        assert store.save(KEY, fresh(), fresh(), b"stale") is False
+        assert store.save(KEY, nonce, b"\x01" * 8, b"second") is True
+        assert store.load(KEY) == Stored(b"\x01" * 8, b"second")
+
+    def test_odd_names_are_names_like_any_other_and_never_meet(self, store):
+        keys = [ClientKey("tenant", "sensor", name) for name in ODD_NAMES]
+        keys += [ClientKey("tenant", name, "client") for name in ODD_NAMES]
+        keys += [ClientKey(name, "sensor", "client") for name in ODD_NAMES]
+        keys += [ClientKey("a/b", "c", "d"), ClientKey("a", "b/c", "d"), ClientKey("a", "b", "c/d")]
+        saved = {key: put(store, key, repr(key).encode()) for key in keys}
+        assert len(saved) == len(keys)
+        for key, nonce in saved.items():
+            assert store.load(key) == Stored(nonce, repr(key).encode())
+        assert sorted(listed(store, "tenant", "sensor")) == sorted(ODD_NAMES)
+        for name in ODD_NAMES:
+            assert listed(store, "tenant", name) == ["client"] + (ODD_NAMES if name == "sensor" else [])
+            assert listed(store, name, "sensor") == ["client"]
+        for key in keys[::2]:
+            assert store.delete(key) is True
+        for place, key in enumerate(keys):
+            assert (store.load(key) is None) == (place % 2 == 0)
+
+    def test_a_record_is_created_only_where_there_is_none(self, store):
+        nonce = put(store, KEY, b"first")
+        assert store.save(KEY, None, fresh(), b"second") is False
+        assert store.load(KEY) == Stored(nonce, b"first")
+
+    def test_a_save_that_expects_a_record_creates_none(self, store):
+        assert store.save(KEY, fresh(), fresh(), b"late") is False
+        assert store.load(KEY) is None
+
+    def test_a_stale_writer_changes_nothing_and_is_told(self, store):
+        first = put(store, KEY, b"first")
+        second = fresh()
+        assert store.save(KEY, first, second, b"second") is True
+        assert store.save(KEY, first, fresh(), b"stale") is False
+        assert store.load(KEY) == Stored(second, b"second")
+
+    def test_a_save_repeated_after_a_lost_reply_is_true_and_moves_nothing(self, store):
+        first, second, third = fresh(), fresh(), fresh()
+        for _ in range(3):
+            assert store.save(KEY, None, first, b"first") is True
+        assert store.load(KEY) == Stored(first, b"first")
+        for _ in range(3):
+            assert store.save(KEY, first, second, b"second") is True
+        assert store.load(KEY) == Stored(second, b"second")
+        assert store.save(KEY, second, third, b"third") is True
+        assert store.save(KEY, first, second, b"second") is False
+        assert store.save(KEY, None, first, b"first") is False
+        assert store.load(KEY) == Stored(third, b"third")
+
+    def test_a_deleted_record_is_gone(self, store):
+        put(store, KEY)
+        assert store.delete(KEY) is True
+        assert store.load(KEY) is None
+        assert store.delete(KEY) is False
+
+    def test_a_record_deleted_and_recreated_never_matches_an_old_nonce(self, store):
+        old = put(store, KEY, b"before")
+        assert store.delete(KEY) is True
+        assert store.save(KEY, old, fresh(), b"from before") is False
+        assert store.load(KEY) is None
+        new = put(store, KEY, b"after")
+        assert store.save(KEY, old, fresh(), b"from before") is False
+        assert store.load(KEY) == Stored(new, b"after")
+
+    def test_tenants_models_and_clients_do_not_touch_each_other(self, store):
+        keys = [ClientKey(t, m, c) for t in ("t", "t2") for m in ("m", "m2") for c in ("c", "c2")]
+        nonces = {key: put(store, key, repr(key).encode()) for key in keys}
+        assert store.save(keys[0], nonces[keys[0]], fresh(), b"moved") is True
+        assert store.delete(keys[1]) is True
+        for key in keys[2:]:
+            assert store.load(key) == Stored(nonces[key], repr(key).encode())
+        assert sorted(listed(store, "t", "m")) == ["c"]
+        assert sorted(listed(store, "t2", "m")) == ["c", "c2"]
+
+    def test_a_listing_without_clients_is_one_empty_page(self, store):
+        put(store, KEY)
+        assert store.list("tenant", "finance", None, 10) == ([], None)
+        assert store.list("other", "sensor", None, 10) == ([], None)
+
+    @pytest.mark.parametrize("limit", [1, 7, 49, 50, 51, 1000])
+    def test_a_listing_in_pages_of_any_size_is_complete(self, store, limit):
+        names = {f"client-{n}" for n in range(50)}
+        for name in names:
+            put(store, ClientKey("tenant", "sensor", name))
+        found = listed(store, "tenant", "sensor", limit)
+        assert len(found) == 50
+        assert set(found) == names
+
+    def test_a_client_present_throughout_is_listed_whatever_else_comes_and_goes(self, store):
+        staying = {f"stays-{n}" for n in range(40)}
+        going = {f"goes-{n}" for n in range(40)}
+        for name in staying | going:
+            put(store, ClientKey("tenant", "sensor", name))
+        found = []
+        for turn, page in enumerate(pages(store, "tenant", "sensor", 5)):
+            found += page
+            for name in page:  # the client that the cursor stands on goes too
+                if name in going:
+                    assert store.delete(ClientKey("tenant", "sensor", name)) is True
+            for name in sorted(going - set(found))[:2]:
+                store.delete(ClientKey("tenant", "sensor", name))
+            if turn < 20:
+                put(store, ClientKey("tenant", "sensor", f"comes-{turn}"))
+            for name in sorted(staying)[turn : turn + 3]:
+                key = ClientKey("tenant", "sensor", name)
+                assert store.save(key, store.load(key).nonce, fresh(), b"moved" * turn) is True
+        assert staying <= set(found)
+
+    def test_a_cursor_outlives_every_client_before_it(self, store):
+        for n in range(20):
+            put(store, ClientKey("tenant", "sensor", f"client-{n}"))
+        first = store.list("tenant", "sensor", None, 10)
+        for name in first.clients:
+            store.delete(ClientKey("tenant", "sensor", name))
+        second = store.list("tenant", "sensor", first.cursor, 10)
+        assert len(second.clients) == 10
+        assert second.cursor is None
+        assert not set(first.clients) & set(second.clients)
+
+    @pytest.mark.parametrize(
+        "cursor",
+        ["", "x", "roof-7", "%00", "é", "🌡", "A" * 1001, "W10", "bnVsbA", "WyJ6IiwwLCJhIl0", "WyJzIiwtMSwiYSJd"],
+    )
+    def test_a_cursor_that_was_never_given_is_refused(self, store, cursor):
+        with pytest.raises(InvalidInput) as caught:
+            store.list("tenant", "sensor", cursor, 10)
+        assert caught.value.extra == {"field": "after"}
+
+    def test_a_cursor_is_plain_text_for_an_address(self, store):
+        for name in ODD_NAMES:
+            put(store, ClientKey("tenant", "sensor", name))
+        after = None
+        for _ in range(len(ODD_NAMES) - 1):
+            after = store.list("tenant", "sensor", after, 1).cursor
+            assert all(c.isascii() and (c.isalnum() or c in "-_.~") for c in after)
+
+    def test_a_listing_while_threads_write_is_still_complete(self, store):
+        staying = {f"stays-{n}" for n in range(60)}
+        for name in staying:
+            put(store, ClientKey("tenant", "sensor", name))
+        stop = threading.Event()
+
+        def churn(thread):
+            turn = 0
+            while not stop.is_set():
+                key = ClientKey("tenant", "sensor", f"comes-{thread}-{turn % 7}")
+                put(store, key)
+                store.delete(key)
+                turn += 1
+            return turn
+
+        with ThreadPoolExecutor(2) as pool:
+            churning = [pool.submit(churn, thread) for thread in range(2)]
+            try:
+                listings = [set(listed(store, "tenant", "sensor", 4)) for _ in range(10)]
+            finally:
+                stop.set()
+            assert all(future.result() > 0 for future in churning)
+        assert all(staying <= listing for listing in listings)
+
+    def test_clients_are_counted_by_model_and_tenant(self, store):
+        assert isinstance(store, CountsClients)
+        assert store.count("tenant", "sensor") == 0
+        for n in range(30):
+            put(store, ClientKey("tenant", "sensor", f"client-{n}"))
+        put(store, ClientKey("tenant", "sensor2", "client"))
+        put(store, ClientKey("tenant2", "sensor", "client"))
+        assert store.count("tenant", "sensor") == 30
+        assert store.count("tenant", "sensor2") == 1
+        store.delete(ClientKey("tenant", "sensor", "client-3"))
+        assert store.count("tenant", "sensor") == 29
+        assert store.count("other", "sensor") == 0
+
+    def test_of_many_threads_that_create_one_wins(self, store):
+        for turn in range(10):
+            key = ClientKey("tenant", "sensor", f"client-{turn}")
+            start = threading.Barrier(8)
+
+            def create(n, key=key, start=start):
+                nonce = fresh()
+                start.wait(10)
+                return nonce if store.save(key, None, nonce, b"%d" % n) else None
+
+            with ThreadPoolExecutor(8) as pool:
+                winners = [nonce for nonce in pool.map(create, range(8)) if nonce is not None]
+            assert len(winners) == 1
+            assert store.load(key).nonce == winners[0]
+
+    def test_threads_that_count_by_compare_and_set_lose_no_count(self, store):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: [bump(store, KEY) for _ in range(50)], range(8)))
+        assert number(store.load(KEY)) == 400
+
+    def test_a_reader_never_sees_half_of_a_write(self, store):
+        stop = threading.Event()
+        put(store, KEY, b"0" * 20_000)
+
+        def write(digit):
+            while not stop.is_set():
+                nonce = bytes([digit]) * 8
+                store.save(KEY, store.load(KEY).nonce, nonce, bytes([digit]) * 20_000)
+
+        with ThreadPoolExecutor(2) as pool:
+            writers = [pool.submit(write, digit) for digit in (1, 2)]
+            try:
+                for _ in range(500):
+                    assert len(set(store.load(KEY).blob)) == 1
+            finally:
+                stop.set()
+            for writer in writers:
+                writer.result()
+        last = store.load(KEY)
+        assert last.blob[:8] == last.nonce
+
+    def test_a_closed_store_refuses_every_verb_and_closes_again(self, store):
+        nonce = put(store, KEY)
+        store.close()
+        store.close()
+        for verb in (
+            lambda: store.load(KEY),
+            lambda: store.save(KEY, nonce, fresh(), b""),
+            lambda: store.save(KEY, None, fresh(), b""),
+            lambda: store.delete(KEY),
+            lambda: store.list("tenant", "sensor", None, 1),
+            lambda: store.count("tenant", "sensor"),
+        ):
+            with pytest.raises(StoreUnavailable, match="closed"):
+                verb()
+
+    def test_any_sequence_of_verbs_agrees_with_a_dict(self, store):
+        run_state_machine_as_test(
+            lambda: Verbs(store),
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )
+
+
+class Verbs(RuleBasedStateMachine):
+    """The verbs against a dict. Each example has a tenant of its own, so one store serves them all."""
+
+    nonces = Bundle("nonces")
+
+    def __init__(self, store):
+        super().__init__()
+        self.store = store
+        self.tenant = secrets.token_hex(8)
+        self.model = {}
+
+    def key(self, model, client):
+        return ClientKey(self.tenant, model, client)
+
+    models = st.sampled_from(["m", "m/", "M"])
+    clients = st.sampled_from(["a", "A", "a/b", "a%2Fb", "é", "e\u0301"])
+    blobs = st.binary(max_size=40)
+
+    @rule(target=nonces, model=models, client=clients, blob=blobs)
+    def create(self, model, client, blob):
+        nonce = fresh()
+        created = self.store.save(self.key(model, client), None, nonce, blob)
+        assert created == ((model, client) not in self.model)
+        if created:
+            self.model[model, client] = Stored(nonce, blob)
+        return nonce
+
+    @rule(target=nonces, model=models, client=clients, old=nonces, blob=blobs)
+    def write_on_what_some_nonce_named(self, model, client, old, blob):
+        new = fresh()
+        stored = self.model.get((model, client))
+        saved = self.store.save(self.key(model, client), old, new, blob)
+        assert saved == (stored is not None and stored.nonce == old)
+        if saved:
+            self.model[model, client] = Stored(new, blob)
+        return new
+
+    @rule(target=nonces, model=models, client=clients, blob=blobs)
+    def write_on_what_is_there_and_again_after_a_lost_reply(self, model, client, blob):
+        new = fresh()
+        stored = self.model.get((model, client))
+        old = None if stored is None else stored.nonce
+        assert self.store.save(self.key(model, client), old, new, blob) is True
+        assert self.store.save(self.key(model, client), old, new, blob) is True
+        self.model[model, client] = Stored(new, blob)
+        return new
+
+    @rule(model=models, client=clients)
+    def delete(self, model, client):
+        there = self.model.pop((model, client), None) is not None
+        assert self.store.delete(self.key(model, client)) == there
+
+    @rule(model=models, limit=st.integers(1, 7))
+    def list(self, model, limit):
+        found = listed(self.store, self.tenant, model, limit)
+        assert sorted(found) == sorted(client for name, client in self.model if name == model)
+
+    @rule(model=models)
+    def count(self, model):
+        assert self.store.count(self.tenant, model) == sum(name == model for name, _ in self.model)
+
+    @invariant()
+    def every_record_is_as_the_dict_has_it(self):
+        for (model, client), stored in self.model.items():
+            assert self.store.load(self.key(model, client)) == stored
+
+
+class SharedStoreContract(StateStoreContract):
+    """A store that processes share. The fixture `url` names it; `store` is one opening of it."""
+
+    @staticmethod
+    def worker(url, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def test_of_many_processes_that_count_one_wins_each_time(self, store, url):
+        put(store, KEY, b"0")
+        workers = [self.worker(url, "count", 200) for _ in range(8)]
+        for worker in workers:
+            assert worker.communicate(timeout=120)[0].split() == ["200"]
+            assert worker.returncode == 0
+        assert number(store.load(KEY)) == 1600
+
+    def test_a_write_is_seen_by_every_other_opening_at_once(self, store, url):
+        worker = self.worker(url, "echo")
+        try:
+            for _ in range(50):
+                line = worker.stdout.readline().split()
+                assert store.load(KEY).blob.decode() == line[0]
+                assert bump(store, ClientKey("tenant", "sensor", "answer")) == int(line[0])
+        finally:
+            worker.kill()
+            worker.communicate()
+
+    @pytest.mark.parametrize("acknowledged", [1, 30, 300])
+    def test_a_writer_killed_in_its_loop_loses_nothing_it_acknowledged(self, store, url, acknowledged):
+        last = 0
+        with self.worker(url, "write") as worker:
+            for line in worker.stdout:
+                last = int(line)
+                if last == acknowledged:
+                    worker.send_signal(signal.SIGKILL)
+        assert worker.returncode == -signal.SIGKILL
+        assert last >= acknowledged
+        for n in range(20):
+            latest = max((k for k in range(1, last + 1) if k % 20 == n), default=0)
+            kept = number(store.load(ClientKey("tenant", "sensor", f"client-{n}")))
+            assert kept in (latest, latest + 20) or (latest == 0 and kept == n)
+        assert bump(store, KEY) == 1
+
+    def test_a_store_opened_before_a_fork_works_in_both_processes(self, url):
+        worker = self.worker(url, "fork")
+        assert worker.communicate(timeout=60)[0].split() == ["1601"]
+        assert worker.returncode == 0

@@ -1,0 +1,80 @@
+"""What the other processes do in the tests of shared stores: python -m tests.stores.workers URL WHAT [N]."""
+
+import os
+import secrets
+import sys
+import threading
+
+from service.core.types import ClientKey
+from service.stores import open_store
+
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+
+def number(stored):
+    """The count a record holds, 0 for none."""
+    return 0 if stored is None else int(stored.blob)
+
+
+def bump(store, key):
+    """Adds one to a counter by compare-and-set, trying again until it wins; the number it made."""
+    while True:
+        stored = store.load(key)
+        made = number(stored) + 1
+        if store.save(key, None if stored is None else stored.nonce, secrets.token_bytes(8), b"%d" % made):
+            return made
+
+
+def count(store, times):
+    """Adds `times` to the one counter."""
+    for _ in range(times):
+        bump(store, KEY)
+    print(times)
+
+
+def echo(store):
+    """Counts up, and waits each time until the other side has answered in a record of its own."""
+    while True:
+        made = bump(store, KEY)
+        print(made, flush=True)
+        while number(store.load(ClientKey("tenant", "sensor", "answer"))) < made:
+            pass
+
+
+def write(store):
+    """Writes records in turn without end, saying each number once its save was acknowledged."""
+    made = 0
+    while True:
+        made += 1
+        key = ClientKey("tenant", "sensor", f"client-{made % 20}")
+        stored = store.load(key)
+        assert store.save(key, None if stored is None else stored.nonce, secrets.token_bytes(8), b"%d" % made)
+        print(made, flush=True)
+
+
+def fork(store):
+    """Forks four children from a store in use by other threads; all count; the total."""
+    threads = [threading.Thread(target=lambda: [bump(store, KEY) for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    children = []
+    for _ in range(4):
+        bump(store, ClientKey("tenant", "sensor", "parent"))
+        child = os.fork()
+        if child == 0:
+            for _ in range(200):
+                bump(store, KEY)
+            store.close()
+            os._exit(0)
+        children.append(child)
+    for thread in threads:
+        thread.join()
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    print(bump(store, KEY))
+    store.close()
+
+
+if __name__ == "__main__":
+    opened = open_store(sys.argv[1])
+    {"count": count, "echo": echo, "write": write, "fork": fork}[sys.argv[2]](opened, *map(int, sys.argv[3:]))
