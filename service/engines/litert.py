@@ -26,9 +26,10 @@ class _Step:
         outputs = {name: detail["index"] for name, detail in runner.get_output_details().items()}
         self._x, self._state = inputs["x"], inputs["state"]
         self._y, self._next = outputs["y"], outputs["state"]
-        for detail in runner.get_input_details().values():
-            shape = [batch, *detail["shape"][1:]]
-            self._interpreter.resize_tensor_input(detail["index"], shape)
+        shapes = {detail["index"]: [batch, *detail["shape"][1:]] for detail in runner.get_input_details().values()}
+        del runner  # it holds the interpreter, which refuses to resize while anything else does
+        for index, shape in shapes.items():
+            self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
 
     def __call__(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
