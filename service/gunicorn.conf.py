@@ -25,6 +25,7 @@ except SettingsInvalid as error:
 wsgi_app = "service.wsgi:application()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 worker_class = "service.worker.Worker"
+logger_class = "service.worker.ErrorLogger"
 workers = settings.workers
 threads = settings.threads
 keepalive = settings.keepalive_s

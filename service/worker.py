@@ -1,9 +1,10 @@
-"""gunicorn's threaded worker, made to stop without waiting for clients that have nothing to say."""
+"""What we change of gunicorn: how its threaded worker stops, and what its logger leaves to us."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 
@@ -25,3 +26,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
                 self.poller.unregister(connection.sock)
                 self.nr_conns -= 1
                 connection.close()
+
+
+class ErrorLogger(Logger):  # type: ignore[misc]  # gunicorn publishes no types
+    """gunicorn's logger without an access log: `http.hooks` writes that, with request ids, and only if it is asked to.
+
+    gunicorn would format a line for every request as soon as its logging is configured at all.
+    """
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Nothing."""

@@ -16,6 +16,7 @@ from service.logs import request_id
 
 access = logging.getLogger("recurve.access")
 
+READY = "/readyz"
 HEADER = "X-Request-Id"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
@@ -45,8 +46,9 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
         model = (request.view_args or {}).get("model")
         observe(route, request.method, model, response.status_code, seconds, g.get("answer"))
         slow = seconds > slow_request_s
-        if access_log or slow or response.status_code >= 500:
-            level = logging.WARNING if slow or response.status_code >= 500 else logging.INFO
+        failed = response.status_code >= 500 and route != READY  # not being ready is no failure, and asked all the time
+        if access_log or slow or failed:
+            level = logging.WARNING if slow or failed else logging.INFO
             access.log(
                 level,
                 "slow request" if slow else "request",
