@@ -1,1 +1,23 @@
 """Shared by every test: what is slow to make is made once."""
+
+from pathlib import Path
+
+import pytest
+
+SINGLE = "single"  # one feature, no interval
+TRIPLE = "tiny"  # three features, all predicted, one step an hour
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with two tiny untrained models, really exported and published."""
+    from models.repository import Repository
+    from tests.training.bundles import make_tiny_bundle
+
+    root = tmp_path_factory.mktemp("published")
+    repository = Repository(root)
+    for name, n_features, interval_s in ((SINGLE, 1, None), (TRIPLE, 3, 3600.0)):
+        with repository.stage(name) as staging:
+            manifest = make_tiny_bundle(staging, name=name, n_features=n_features, interval_s=interval_s)
+            repository.publish(staging, manifest)
+    return root

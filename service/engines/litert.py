@@ -17,27 +17,30 @@ CHUNK = 32  # larger batches run in chunks of this size, the last one padded
 
 
 class _Step:
-    """One interpreter, its `step` graph allocated for one batch size. Belongs to the thread that made it."""
+    """One interpreter, its `step` graph allocated for one batch size. Belongs to the thread that made it.
+
+    A signature runner resizes and allocates at every call. Its own parts, which it names with an underscore, let
+    that be done once: the public set_tensor and invoke reach a file's first graph only, and that may be `gates`.
+    """
 
     def __init__(self, content: bytes, batch: int) -> None:
-        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        self._interpreter = Interpreter(model_content=content, num_threads=1)  # kept alive: the runner does not
         runner = self._interpreter.get_signature_runner("step")
-        inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
-        outputs = {name: detail["index"] for name, detail in runner.get_output_details().items()}
-        self._x, self._state = inputs["x"], inputs["state"]
-        self._y, self._next = outputs["y"], outputs["state"]
-        shapes = {detail["index"]: [batch, *detail["shape"][1:]] for detail in runner.get_input_details().values()}
-        del runner  # it holds the interpreter, which refuses to resize while anything else does
-        for index, shape in shapes.items():
-            self._interpreter.resize_tensor_input(index, shape)
-        self._interpreter.allocate_tensors()
+        self._graph, self._run = runner._subgraph_index, runner._interpreter_wrapper
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        self._x, self._state = inputs["x"]["index"], inputs["state"]["index"]
+        self._y, self._next = outputs["y"]["index"], outputs["state"]["index"]
+        for detail in inputs.values():
+            shape = np.array([batch, *detail["shape"][1:]], np.int32)
+            self._run.ResizeInputTensor(detail["index"], shape, False, self._graph)
+        self._run.AllocateTensors(self._graph)
 
     def __call__(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
-        interpreter = self._interpreter
-        interpreter.set_tensor(self._x, x)
-        interpreter.set_tensor(self._state, state)
-        interpreter.invoke()
-        return interpreter.get_tensor(self._y), interpreter.get_tensor(self._next)
+        run, graph = self._run, self._graph
+        run.SetTensor(self._x, x, graph)
+        run.SetTensor(self._state, state, graph)
+        run.Invoke(graph)
+        return run.GetTensor(self._y, graph), run.GetTensor(self._next, graph)
 
 
 class _PerThread(threading.local):

@@ -1,0 +1,116 @@
+"""Promise 1: stepping over HTTP gives what one offline pass of the Keras model over the whole series gives."""
+
+import itertools
+
+import numpy as np
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.serving import running_service
+
+NAMES = ("temperature", "dew_point", "pressure")
+SCALE = 1.0  # the tiny bundle's `scale`, the s of the tolerance
+fresh_names = (f"client-{i}" for i in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def offline():
+    """The Keras model of the tiny bundle: (T, 3) observations -> (T, 3, 4) predictions, in one pass."""
+    from tests.training.bundles import make_tiny_model
+
+    model = make_tiny_model()
+    return lambda series: np.asarray(model(np.asarray(series, np.float32)[None]))[0]
+
+
+@pytest.fixture(
+    scope="module",
+    params=["litert, sqlite, 2 workers", "litert, memory, 1 worker", "tensorflow, sqlite, 2 workers",
+            "tensorflow, memory, 1 worker"],
+)  # fmt: skip
+def service(request, tiny_repository, tmp_path_factory):
+    engine, store, workers = request.param.split(", ")
+    url = "memory://" if store == "memory" else f"sqlite:///{tmp_path_factory.mktemp('state')}/s"
+    with (
+        running_service(tiny_repository, url, workers=int(workers[0]), engine=engine) as running,
+        requests.Session() as session,
+    ):
+        yield running.url, session
+
+
+value = st.floats(-50, 1050, width=32)
+series = st.lists(st.tuples(value, value, value), min_size=1, max_size=25)
+
+
+@st.composite
+def interleavings(draw):
+    """Some clients' series, and an order of requests that absorbs each in pieces of 1 to 7 observations."""
+    whole = draw(st.lists(series, min_size=1, max_size=4))
+    left, order = {i: len(s) for i, s in enumerate(whole)}, []
+    while left:
+        client = draw(st.sampled_from(sorted(left)))
+        piece = draw(st.integers(1, min(7, left[client])))
+        order.append((client, piece))
+        left[client] -= piece
+        if not left[client]:
+            del left[client]
+    return whole, order
+
+
+def assert_equal(answer, row):
+    """One rendered prediction against a row of the offline pass, (3, 4), within the promise's tolerance."""
+    for k, name in enumerate(NAMES):
+        told = answer[name]
+        got = (told["value"], told["interval"]["lower"], told["interval"]["upper"])
+        for ours, theirs in zip(got, (row[k, 0], row[k, 1], row[k, 3]), strict=True):
+            assert abs(ours - theirs) <= 1e-5 * max(abs(theirs), SCALE), name
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(interleavings())
+def test_http_answers_equal_the_offline_pass_at_every_step(service, offline, drawn):
+    url, session = service
+    whole, order = drawn
+    names = [next(fresh_names) for _ in whole]
+    expected = [offline(observations) for observations in whole]
+    done = [0] * len(whole)
+    for client, piece in order:
+        at = done[client]
+        body = {
+            "observations": [list(row) for row in whole[client][at : at + piece]],
+            "step": at + 1,
+            "return": "all",
+        }
+        answer = session.post(f"{url}/v1/models/tiny/clients/{names[client]}/predict", json=body, timeout=30).json()
+        assert answer["step"] == at + piece, answer
+        assert len(answer["predictions"]) == piece
+        for i, prediction in enumerate(answer["predictions"]):
+            assert_equal(prediction, expected[client][at + i])
+        assert_equal(answer["prediction"], expected[client][at + piece - 1])
+        done[client] = at + piece
+
+
+def test_a_primed_client_goes_on_as_the_offline_pass_does(service, offline):
+    url, session = service
+    rng = np.random.default_rng(5)
+    whole = rng.normal([10, 5, 1010], [9, 7, 8], (300, 3)).astype(np.float32)
+    expected = offline(whole)
+    client = f"{url}/v1/models/tiny/clients/{next(fresh_names)}"
+    primed = session.put(f"{client}/history", json={"observations": whole[:250].tolist()}, timeout=30).json()
+    assert_equal(primed["prediction"], expected[249])
+    for t in range(250, 300):
+        answer = session.post(f"{client}/predict", json={"observation": whole[t].tolist()}, timeout=30).json()
+        assert_equal(answer["prediction"], expected[t])
+
+
+def test_looking_ahead_equals_the_offline_pass_over_its_own_predictions(service, offline):
+    url, session = service
+    whole = np.random.default_rng(6).normal([10, 5, 1010], [9, 7, 8], (20, 3)).astype(np.float32)
+    client = f"{url}/v1/models/tiny/clients/{next(fresh_names)}"
+    session.put(f"{client}/history", json={"observations": whole.tolist()}, timeout=30)
+    answer = session.get(f"{client}/forecast?horizon=5", timeout=30).json()
+    for ahead in answer["forecast"]:
+        row = offline(whole)[-1]
+        for k, name in enumerate(NAMES):
+            assert abs(ahead["prediction"][name]["value"] - row[k, 0]) <= 1e-5 * max(abs(row[k, 0]), SCALE)
+        whole = np.concatenate((whole, row[None, :, 0]))
