@@ -159,8 +159,8 @@ class Job(Table):
     name: Name
     title: str = ""
     source: Source
-    features: tuple[FeatureColumn, ...] = Field(min_length=1)
-    targets: tuple[TargetColumn, ...] = Field(min_length=1)
+    features: tuple[FeatureColumn, ...]
+    targets: tuple[TargetColumn, ...]
     interval_s: float | None = Field(default=None, gt=0)
     architecture: Architecture = "lstm"
     quantiles: tuple[Level, ...] = (0.05, 0.5, 0.95)
@@ -174,6 +174,9 @@ class Job(Table):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
+        # not by min_length, which pydantic also complains of where the only entry is itself wrong
+        if not self.features or not self.targets:
+            raise ValueError("features, targets: at least one of each")
         names = [feature.name for feature in self.features]
         if len(set(names)) != len(names):
             raise ValueError(f"features: a name is repeated: {names}")
