@@ -19,12 +19,15 @@ def read_body(limit: int) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise BodyEncoded(encoding)
-    request.max_content_length = limit
+    request.max_content_length = limit + 1  # a body of unknown length is cut there, silently
     try:
-        return request.get_data(cache=False)
+        data = request.get_data(cache=False)
     except RequestEntityTooLarge:
+        data = None
+    if data is None or len(data) > limit:
         _drain()
-        raise BodyTooLarge(limit) from None
+        raise BodyTooLarge(limit)
+    return data
 
 
 def _drain() -> None:

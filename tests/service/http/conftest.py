@@ -1,0 +1,149 @@
+"""The HTTP face over the real core: leaky integrators, the memory store, a clock that is set."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.core.errors import StoreUnavailable
+from service.core.predictor import Limits, Predictor
+from service.core.registry import Registry
+from service.core.types import ClientKey, FeatureSpec
+from service.http.app import create_app
+from service.http.context import TENANT, Collaborators, HttpLimits
+from service.stores import open_store
+from tests.fakes import LeakyIntegrator, SettableClock, make_spec, serve
+
+HOUR = 3600.0
+
+
+class FailingStore:
+    """A store that is away while `down` says so."""
+
+    def __init__(self, inner):
+        self.inner, self.down = inner, False
+
+    def _check(self):
+        if self.down:
+            raise StoreUnavailable("the state store is away")
+
+    def load(self, key):
+        self._check()
+        return self.inner.load(key)
+
+    def save(self, key, old, new, blob):
+        self._check()
+        return self.inner.save(key, old, new, blob)
+
+    def delete(self, key):
+        self._check()
+        return self.inner.delete(key)
+
+    def list(self, tenant, model, after, limit):
+        self._check()
+        return self.inner.list(tenant, model, after, limit)
+
+    def count(self, tenant, model):
+        self._check()
+        return self.inner.count(tenant, model)
+
+    def close(self):
+        self.inner.close()
+
+
+class Api:
+    """A client of the service. Bodies are given as Python values, or as bytes that go out as they are."""
+
+    def __init__(self, **limits):
+        self.clock, self.registry = SettableClock(), Registry()
+        self.store = FailingStore(open_store("memory://"))
+        self.engine = LeakyIntegrator()
+        three = make_spec(("temperature", "dew_point", "pressure"), name="weather", interval_s=HOUR)
+        limited = FeatureSpec("pressure", "hPa", 100.0, 2000.0)
+        for spec in (
+            make_spec(name="toy"),
+            make_spec(name="hourly", interval_s=HOUR),
+            replace(three, features=(*three.features[:2], limited)),
+            make_spec(("a", "b"), name="half", predicts=("a",), interval_s=HOUR),
+        ):
+            serve(self.registry, spec, HalfEngine() if spec.name == "half" else self.engine)
+        self.observed = []
+        self.problems = []
+        http = HttpLimits(max_body_bytes=4000, max_history_bytes=20_000, max_observations=5, max_history=50)
+        self.app = create_app(
+            Collaborators(
+                Predictor(self.registry, self.store, self.clock, Limits(**{"max_clients": 40, **limits})),
+                self.registry,
+                self.store,
+                problems=lambda: self.problems,
+                exposition=lambda: (b"recurve_up 1\n", "text/plain; version=1.0.0"),
+                limits=http,
+            ),
+            lambda *seen: self.observed.append(seen),
+        )
+        self.wsgi = self.app.test_client()
+
+    def send(self, method, path, body=None, **options):
+        if body is not None:
+            options["data"] = body if isinstance(body, bytes) else json.dumps(body)
+        return self.wsgi.open(path, method=method, **options)
+
+    def post(self, body, client="c", model="toy", **options):
+        return self.send("POST", f"/v1/models/{model}/clients/{client}/predict", body, **options)
+
+    def predict(self, observation, client="c", model="toy", **fields):
+        """Absorb one observation, which must succeed; the decoded answer."""
+        answer = self.post({"observation": observation, **fields}, client, model)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        return answer.json
+
+    def view(self, client="c", model="toy"):
+        """What GET tells of a client, None if there is nothing."""
+        answer = self.send("GET", f"/v1/models/{model}/clients/{client}")
+        return answer.json if answer.status_code == 200 else None
+
+    def record(self, client="c", model="toy"):
+        return self.store.inner.load(ClientKey(TENANT, model, client))
+
+
+class HalfEngine(LeakyIntegrator):
+    """Predicts the first of two features alone."""
+
+    def step(self, x, state):
+        y, following = super().step(x, state)
+        return np.ascontiguousarray(y[:, :1]), following
+
+
+@pytest.fixture
+def api():
+    return Api()
+
+
+@pytest.fixture
+def refused(api):
+    """Sends a request that must be refused: checks the problem's form, and that the client stands where it stood."""
+
+    def check(answer_of, status, code=None, *, client="c", model="toy", **extra):
+        before = api.record(client, model), api.view(client, model)
+        answer = answer_of()
+        assert (api.record(client, model), api.view(client, model)) == before
+        return is_problem(answer, status, code, **extra)
+
+    return check
+
+
+def is_problem(answer, status, code=None, **extra):
+    """Asserts that `answer` is a problem document of `status` with `code` and `extra` members; its decoded body."""
+    body = answer.get_json(force=True)
+    assert answer.status_code == status, body
+    assert answer.content_type == "application/problem+json"
+    assert body["status"] == status
+    assert body["error"] == body["detail"] != ""
+    assert body["title"]
+    assert body["request_id"] == answer.headers["X-Request-Id"]
+    assert body.get("code") == code
+    assert body["type"] == ("about:blank" if code is None else f"urn:recurve:problem:{code}")
+    for name, value in extra.items():
+        assert body[name] == value, body
+    return body
