@@ -30,6 +30,7 @@ _COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
 # primary result codes (sqlite.org/rescode.html)
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_HARMLESS = _NOT_BEGUN | {sqlite3.SQLITE_FULL}
 
 
 class Turn:
@@ -193,9 +194,13 @@ class Shard:
         return self._connection
 
     def _failed(self, error: sqlite3.Error) -> None:
-        """After an error nothing is believed: the next verb opens afresh, and finds the room there is by then."""
-        if _code(error) not in _NOT_BEGUN:
-            self.full = self.full or _code(error) in _NO_ROOM
+        """After an error the next verb opens afresh: whatever was replaced, mounted or repaired is found again.
+
+        Not after those that leave a connection as it was; on a full disk a new one might find no room for its index.
+        """
+        code = _code(error)
+        self.full = self.full or code in _NO_ROOM
+        if code not in _HARMLESS or (self._connection is not None and self._connection.in_transaction):
             self._give_back()
 
     def _give_back(self) -> None:

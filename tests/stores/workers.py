@@ -1,12 +1,15 @@
 """What the other processes do in the tests of shared stores: python -m tests.stores.workers URL WHAT [N]."""
 
 import os
+import resource
 import secrets
 import sys
 import threading
 
+from service.core.errors import StoreUnavailable
 from service.core.types import ClientKey
 from service.stores import open_store
+from service.stores.errors import StoreNotOpened
 
 KEY = ClientKey("tenant", "sensor", "roof-7")
 
@@ -75,6 +78,51 @@ def fork(store):
     store.close()
 
 
+def fill(store):
+    """Writes clients until its files may not grow, then lets them grow again; how many saves were acknowledged."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # stands in for a full disk: writes fail with EFBIG
+    blob, acknowledged, refused = secrets.token_bytes(4600), {}, 0
+
+    def attempt(n):
+        key, nonce = ClientKey("tenant", "sensor", f"client-{n}"), secrets.token_bytes(8)
+        try:
+            assert store.save(key, None, nonce, blob)
+        except StoreUnavailable:
+            assert store.load(key) is None
+            return False
+        acknowledged[key] = nonce
+        return True
+
+    n = 0
+    while refused < 30:
+        n += 1
+        refused += not attempt(n)
+    assert all(store.load(key) == (nonce, blob) for key, nonce in acknowledged.items())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for _ in range(200):
+        n += 1
+        assert attempt(n)
+    assert all(store.load(key) == (nonce, blob) for key, nonce in acknowledged.items())
+    print(len(acknowledged))
+    store.close()
+
+
+def unprivileged(url):
+    """Opens the store as a user without rights; what it says."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        open_store(url)
+    except StoreNotOpened as error:
+        print(error)
+
+
+WORK = {"count": count, "echo": echo, "write": write, "fork": fork, "fill": fill}
+
 if __name__ == "__main__":
-    opened = open_store(sys.argv[1])
-    {"count": count, "echo": echo, "write": write, "fork": fork}[sys.argv[2]](opened, *map(int, sys.argv[3:]))
+    url, what, *numbers = sys.argv[1:]
+    if what == "unprivileged":
+        unprivileged(url)
+    else:
+        WORK[what](open_store(url), *map(int, numbers))

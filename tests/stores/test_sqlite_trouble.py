@@ -1,0 +1,258 @@
+"""The sqlite store in trouble: full disks, lost replies, stuck writers, long logs. Nothing acknowledged is lost."""
+
+import contextlib
+import fcntl
+import secrets
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import Stored
+from service.core.types import ClientKey
+from service.stores import open_store
+from service.stores.sqlite import SYNCHRONOUS, SqliteStore
+from service.stores.sqlite_checkpoint import Checkpointer
+from service.stores.sqlite_folder import SHARDS, lock_file, prepare, shard_file
+from service.stores.sqlite_shard import Shard
+
+ROOT = Path(__file__).parents[2]
+KEY = ClientKey("tenant", "sensor", "roof-7")
+PATH = KEY.path()
+
+
+def until(condition, bound_s=20.0):
+    """Polls until `condition` holds; False if it has not within the bound."""
+    end = time.monotonic() + bound_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path):
+    prepare(tmp_path / "state")
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(folder):
+    store = SqliteStore(folder)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def shard(folder):
+    shard = Shard(shard_file(folder, 0), "NORMAL")
+    yield shard
+    shard.close()
+
+
+def log_bytes(shard):
+    return Path(f"{shard.file}-wal").stat().st_size
+
+
+def checkpoint_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "recurve-checkpoint"]
+
+
+def test_a_full_disk_refuses_what_has_no_room_and_the_store_goes_on_when_there_is_room(tmp_path):
+    url = f"sqlite:///{tmp_path}/state"
+    worker = subprocess.run(
+        [sys.executable, "-m", "tests.stores.workers", url, "fill"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    acknowledged = int(worker.stdout)
+    assert acknowledged > 50
+    store = open_store(url)
+    assert store.count("tenant", "sensor") == acknowledged
+    store.close()
+    for number in range(SHARDS):
+        with contextlib.closing(sqlite3.connect(shard_file(tmp_path / "state", number))) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+class LosesReplies(sqlite3.Connection):
+    """Does what it is told and then claims the disk failed, or fails before doing it."""
+
+    lose: str | None = None
+
+    def execute(self, statement, *values):
+        lose = LosesReplies.lose if statement.startswith(("INSERT", "UPDATE")) else None
+        LosesReplies.lose = None if lose else LosesReplies.lose
+        if lose != "before":
+            done = super().execute(statement, *values)
+        if lose is not None:
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+
+class LossyShard(Shard):
+    def connect(self):
+        super().connect().close()
+        return sqlite3.connect(self.file, factory=LosesReplies, isolation_level=None, check_same_thread=False)
+
+
+@pytest.fixture
+def lossy(folder):
+    shard = LossyShard(shard_file(folder, 0), "NORMAL")
+    yield shard
+    LosesReplies.lose = None
+    shard.close()
+
+
+def test_a_save_whose_reply_was_lost_is_read_back_and_acknowledged(lossy):
+    LosesReplies.lose = "after"
+    assert lossy.save(PATH, None, b"1" * 8, b"first") is True
+    LosesReplies.lose = "after"
+    assert lossy.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
+    assert lossy.load(PATH) == Stored(b"2" * 8, b"second")
+
+
+def test_a_save_that_did_not_happen_is_read_back_and_refused(lossy):
+    LosesReplies.lose = "before"
+    with pytest.raises(StoreUnavailable) as caught:
+        lossy.save(PATH, None, b"1" * 8, b"first")
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+    assert lossy.load(PATH) is None
+    assert lossy.save(PATH, None, b"1" * 8, b"first") is True
+    LosesReplies.lose = "before"
+    with pytest.raises(StoreUnavailable):
+        lossy.save(PATH, b"1" * 8, b"2" * 8, b"second")
+    assert lossy.load(PATH) == Stored(b"1" * 8, b"first")
+
+
+def test_a_writer_that_never_ends_its_turn_costs_others_two_seconds_and_readers_nothing(store, folder):
+    assert store.save(KEY, None, b"1" * 8, b"first") is True
+    with contextlib.ExitStack() as stuck:
+        for number in range(SHARDS):
+            lock = stuck.enter_context(lock_file(shard_file(folder, number)).open("rb+"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        assert store.load(KEY).blob == b"first"
+        assert time.monotonic() - begun < 1
+        with pytest.raises(StoreUnavailable, match="2 s"):
+            store.save(KEY, b"1" * 8, b"2" * 8, b"second")
+        assert 1.9 < time.monotonic() - begun < 10
+    assert store.save(KEY, b"1" * 8, b"2" * 8, b"second") is True
+
+
+def test_another_programs_lock_on_the_file_is_waited_for_and_then_unavailable(shard):
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    with contextlib.closing(sqlite3.connect(shard.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            shard.save(PATH, b"1" * 8, b"2" * 8, b"second")
+        other.execute("ROLLBACK")
+    assert shard.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
+
+
+def test_a_file_replaced_by_rubbish_is_unavailable_and_a_repaired_one_is_found_again(shard, folder):
+    whole = shard_file(folder, 1).read_bytes()
+    shard.file.write_bytes(b"rubbish" * 5000)
+    with pytest.raises(StoreUnavailable):
+        shard.load(PATH)
+    shard.file.write_bytes(whole)
+    assert shard.load(PATH) is None
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+
+
+def test_durability_names_how_often_the_disk_is_waited_for(folder):
+    for durability, level in (("process", 1), ("power", 2)):
+        shard = Shard(shard_file(folder, 0), SYNCHRONOUS[durability])
+        with contextlib.closing(shard.connect()) as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+            assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
+    store = SqliteStore(folder, "power")
+    assert store.save(KEY, None, b"1" * 8, b"first") is True
+    assert store.load(KEY) == Stored(b"1" * 8, b"first")
+    store.close()
+
+
+def test_the_checkpointer_keeps_a_log_in_steady_use_short(shard):
+    checkpointer = Checkpointer([shard], every_s=0.002, max_log_bytes=200_000)
+    checkpointer.start()
+    blob, nonce, cuts, longest, before = secrets.token_bytes(4600), None, 0, 0, 0
+
+    def write_on():
+        nonlocal nonce, cuts, longest, before
+        for _ in range(50):
+            fresh = secrets.token_bytes(8)
+            assert shard.save(PATH, nonce, fresh, blob) is True
+            nonce, size = fresh, log_bytes(shard)
+            cuts, longest, before = cuts + (size < before), max(longest, size), size
+        return cuts >= 5
+
+    assert until(write_on)
+    assert longest < 50_000_000
+    assert until(lambda: not shard.dirty and not shard.full)
+    checkpointer.close()
+    assert shard.load(PATH) == Stored(nonce, blob)
+    with contextlib.closing(sqlite3.connect(f"file:{shard.file}?immutable=1", uri=True)) as file_alone:
+        assert file_alone.execute("SELECT nonce FROM records").fetchone() == (nonce,)
+
+
+def test_a_log_that_met_a_full_disk_is_cut(shard):
+    checkpointer = Checkpointer([shard], every_s=0.002)
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    assert log_bytes(shard) > 0
+    shard.full = True
+    checkpointer.start()
+    assert until(lambda: not shard.full)
+    assert log_bytes(shard) == 0
+    checkpointer.close()
+
+
+class AwayShard(Shard):
+    """A shard whose file can't be opened while it is away."""
+
+    away = True
+    attempts = 0
+
+    def connect(self):
+        self.attempts += 1
+        if self.away:
+            raise sqlite3.OperationalError("unable to open database file")
+        return super().connect()
+
+
+def test_the_checkpointer_tries_again_after_trouble_until_it_succeeds(folder):
+    shard = AwayShard(shard_file(folder, 0), "NORMAL")
+    shard.dirty = True
+    checkpointer = Checkpointer([shard], every_s=0.002)
+    checkpointer.start()
+    assert until(lambda: shard.attempts >= 3)
+    shard.away = False
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    assert until(lambda: not shard.dirty)
+    checkpointer.close()
+    shard.close()
+
+
+def test_nothing_runs_and_nothing_is_open_before_the_first_save_and_after_close(folder):
+    before = len(checkpoint_threads())
+    opened = set(Path("/proc/self/fd").iterdir())
+    store = SqliteStore(folder)
+    assert set(Path("/proc/self/fd").iterdir()) == opened
+    assert len(checkpoint_threads()) == before
+    assert store.load(KEY) is None
+    assert len(checkpoint_threads()) == before
+    assert store.save(KEY, None, b"1" * 8, b"first") is True
+    assert len(checkpoint_threads()) == before + 1
+    store.close()
+    assert until(lambda: len(checkpoint_threads()) == before)
+    assert set(Path("/proc/self/fd").iterdir()) == opened
