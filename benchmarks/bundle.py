@@ -1,0 +1,65 @@
+"""The bundle to measure: the published sensor model, or an untrained one of its size where none is published.
+
+    python -m benchmarks.bundle FOLDER
+
+publishes the untrained one into FOLDER (two LSTM layers of 64 units, three features, two quantiles, seeded): speed
+does not depend on what weights have learnt. A process of its own, so that the measuring one never loads TensorFlow.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.load import BenchmarkFailed
+from models.repository import Repository
+
+NAME = "sensor"
+
+
+def sensor_repository(published: Path, scratch: Path) -> tuple[Path, str]:
+    """A model repository that serves `NAME`, and where its model is from in words."""
+    repository = Repository(published)
+    if NAME in repository.names() and repository.labels(NAME).labels:
+        return published, f"{published}/{NAME}/{repository.resolve(NAME)}"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bundle", str(scratch)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchmarkFailed(f"no bundle to measure could be made:\n{done.stderr[-2000:]}")
+    return scratch, "an untrained model of the same size"
+
+
+def publish_untrained(root: Path) -> None:
+    """Export and publish the untrained model into the repository at `root`."""
+    import keras
+
+    from models.manifest import Feature, Target
+    from training.export import export
+
+    keras.utils.set_random_seed(2)
+    x = keras.Input((None, 3), name="observations")
+    h = keras.layers.Normalization(mean=[12.0, 2.0, 1016.0], variance=[150.0, 200.0, 105.0])(x)
+    h = keras.layers.LSTM(64, return_sequences=True)(h)
+    h = keras.layers.LSTM(64, return_sequences=True)(h)
+    y = keras.layers.Reshape((-1, 3, 3))(keras.layers.Dense(9)(h))
+    names = {"temperature": "degC", "dew_point": "degC", "pressure": "hPa"}
+    repository = Repository(root)
+    with repository.stage(NAME) as folder:
+        manifest = export(
+            keras.Model(x, y),
+            folder,
+            name=NAME,
+            features=[Feature(name=name, unit=unit) for name, unit in names.items()],
+            targets=[Target(name=name, unit=unit, scale=10.0) for name, unit in names.items()],
+            interval_s=3600.0,
+            quantiles=(0.05, 0.95),
+            architecture="lstm",
+            allow_slow_fading=True,
+        )
+        repository.publish(folder, manifest)
+
+
+if __name__ == "__main__":
+    publish_untrained(Path(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""Runs wrk against a server and reads what it measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).parent
+PREDICT = "/v1/models/sensor/clients/bench-%d/predict"
+
+
+class BenchmarkFailed(Exception):
+    """A measurement that would mean nothing: a tool is missing, or answers were not what they should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw: requests a second, and latencies in milliseconds."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def find_wrk() -> str:
+    """The path of wrk; BenchmarkFailed with what to install if there is none."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchmarkFailed("wrk, which makes the load, is not installed: apt-get install wrk")
+    return found
+
+
+def press(url: str, connections: int, seconds: float, *, predict: bool) -> Load:
+    """Ask `url` over `connections` kept-alive connections for `seconds`; predicts if `predict`, else plain GETs.
+
+    BenchmarkFailed if any answer was not 2xx or any connection broke.
+    """
+    script = HERE / ("predict.lua" if predict else "report.lua")
+    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(script), url]
+    environment = os.environ | {
+        "BENCH_LUA": str(HERE),
+        "BENCH_PATH": PREDICT,
+        "BENCH_CONNECTIONS": str(connections),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise BenchmarkFailed(f"wrk failed: {done.stdout}{done.stderr}")
+    seen = json.loads(line.removeprefix("RESULT "))
+    if seen["refused"] or seen["broken"] or not seen["requests"]:
+        raise BenchmarkFailed(f"{url}: not every answer was 2xx: {seen}")
+    return Load(seen["requests"] / (seen["duration_us"] / 1e6), seen["p50_us"] / 1e3, seen["p99_us"] / 1e3)
+
+
+def middle(loads: list[Load]) -> Load:
+    """The median of each figure over repeated runs."""
+    return Load(*(median(getattr(load, name) for load in loads) for name in ("per_s", "p50_ms", "p99_ms")))
