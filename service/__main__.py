@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from service.settings import Settings, SettingsInvalid, read_settings, variable
-
-CONF = Path(__file__).with_name("gunicorn.conf.py")
 
 Command = Callable[..., None]
 
@@ -50,9 +46,10 @@ def main(**options: Any) -> None:
         settings = read_settings(**options)
     except SettingsInvalid as error:
         raise click.UsageError(str(error)) from error
-    environment = {**os.environ, **settings.environment()}
-    sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "gunicorn", "-c", f"file:{CONF}"], environment)
+    os.environ.update(settings.environment())  # where gunicorn.conf.py, the workers and a successor find them
+    from service.server import serve
+
+    serve()
 
 
 if __name__ == "__main__":

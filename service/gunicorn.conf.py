@@ -24,8 +24,8 @@ except SettingsInvalid as error:
 
 wsgi_app = "service.wsgi:application()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-worker_class = "service.worker.Worker"
-logger_class = "service.worker.ErrorLogger"
+worker_class = "service.server.Worker"
+logger_class = "service.server.ErrorLogger"
 workers = settings.workers
 threads = settings.threads
 keepalive = settings.keepalive_s
@@ -57,7 +57,12 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """The socket is open."""
+    """The socket is open and no worker forked yet: they inherit what is imported now and so start fast.
+
+    Nothing is built here, and no runtime is imported; both are the workers' own.
+    """
+    import service.bootstrap  # noqa: F401
+
     print(banner(settings), flush=True)
 
 

@@ -23,7 +23,9 @@ RULES: dict[str, set[str]] = {
     "service/stores": {"numpy", "sqlite3", "service.core", "service.stores"},
     # The HTTP face: parses, calls the core, renders. It is handed its store, engines and metrics by bootstrap, and
     # shares the request id with the logs.
-    "service/http": {"flask", "werkzeug", "pydantic", "orjson", "numpy", "service.core", "service.http", "service.logs"},
+    "service/http": {
+        "flask", "werkzeug", "pydantic", "orjson", "numpy", "service.core", "service.http", "service.logs",
+    },
     # Metrics wrap the core's ports.
     "service/metrics.py": {"prometheus_client", "service.core"},
     # The environment is read here, and nothing of ours is needed for it.
@@ -33,13 +35,15 @@ RULES: dict[str, set[str]] = {
     "service/bootstrap.py": {"flask", "numpy", "service", "models"},
     # From published bundles to served models; bootstrap hands it the way to open an engine.
     "service/loader.py": {"numpy", "models", "service.core"},
-    # gunicorn's worker, and what its master says at the start.
-    "service/worker.py": {"gunicorn"},
+    # What we change of gunicorn, and what its master says at the start.
+    "service/server.py": {"gunicorn"},
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
     "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
-    "service/gunicorn.conf.py": {"service.banner", "service.settings", "service.logs", "service.metrics"},
-    "service/__main__.py": {"click", "pydantic", "service.settings"},
+    "service/gunicorn.conf.py": {
+        "service.banner", "service.bootstrap", "service.settings", "service.logs", "service.metrics",
+    },
+    "service/__main__.py": {"click", "pydantic", "service.server", "service.settings"},
     "service/__init__.py": set(),
     # What a bundle is: met by both halves, so it imports neither, and no framework.
     "models": {"pydantic", "models"},

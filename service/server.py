@@ -1,11 +1,35 @@
-"""What we change of gunicorn: how its threaded worker stops, and what its logger leaves to us."""
+"""What we change of gunicorn: how it is started, how its worker stops, what its logger leaves to us."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
+
+CONF = Path(__file__).with_name("gunicorn.conf.py")
+
+
+class Server(WSGIApplication):  # type: ignore[misc]  # gunicorn publishes no types
+    """gunicorn in this very process, under gunicorn.conf.py. GUNICORN_CMD_ARGS counts, the command line does not."""
+
+    def load_config(self) -> None:
+        """At the start, and again at SIGHUP."""
+        ours, sys.argv = sys.argv, ["gunicorn", "-c", f"file:{CONF}"]
+        try:
+            super().load_config()
+        finally:
+            sys.argv = ours
+
+
+def serve() -> None:
+    """Serve as the environment says until a signal ends it; does not return."""
+    server = Server()
+    sys.argv = ["-m", "service"]  # how gunicorn starts its successor at SIGUSR2, all settings being in the environment
+    server.run()
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
