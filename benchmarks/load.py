@@ -35,13 +35,13 @@ def find_wrk() -> str:
     return found
 
 
-def press(url: str, connections: int, seconds: float, *, predict: bool) -> Load:
+def press(url: str, connections: int, seconds: int, *, predict: bool) -> Load:
     """Ask `url` over `connections` kept-alive connections for `seconds`; predicts if `predict`, else plain GETs.
 
     BenchmarkFailed if any answer was not 2xx or any connection broke.
     """
     script = HERE / ("predict.lua" if predict else "report.lua")
-    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(script), url]
+    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
     environment = os.environ | {
         "BENCH_LUA": str(HERE),
         "BENCH_PATH": PREDICT,
