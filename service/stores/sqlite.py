@@ -1,4 +1,4 @@
-"""`sqlite:///folder`: records on this machine's disk, shared by all its processes, never corrupt.
+"""`sqlite:///folder`: records on this machine's disk (no network file system), shared by all its processes.
 
 Saves are single compare-and-set statements, each a transaction of its own; locks only make the waiting fair. With
 durability `process` what is acknowledged survives the end of any process, with `power` also that of the machine.

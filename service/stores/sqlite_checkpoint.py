@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from service.core.errors import StoreUnavailable
 from service.stores.sqlite_folder import lock_file
-from service.stores.sqlite_shard import Shard, Turn
+from service.stores.sqlite_shard import WAIT_S, Shard, Turn
 
 EVERY_S = 0.5
 MAX_LOG_BYTES = 64 * 2**20
@@ -88,7 +89,7 @@ class Checkpointer:
     def _cut(self, shard: Shard, connection: sqlite3.Connection) -> None:
         turn = Turn(lock_file(shard.file))
         try:
-            turn.take()
+            turn.take(time.monotonic() + WAIT_S)
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             turn.close()

@@ -97,15 +97,24 @@ def _check(folder: Path) -> None:
     if missing:
         raise StoreNotOpened(f"{folder} has lost {', '.join(missing)}; restore it, or start with an empty folder")
     for file in files:
-        connection = connect(file)
+        if not os.access(file, os.R_OK | os.W_OK):
+            raise StoreNotOpened(f"{file} is not writable for this user; give it a writable folder or volume")
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-        finally:
-            connection.close()
+            version = _schema(file)
+        except sqlite3.OperationalError:
+            continue  # no room, or in use by another program: that passes, and until then every verb says so
         if version != _SCHEMA:
             raise StoreNotOpened(
                 f"{file} has schema {version}, this release reads {_SCHEMA}; use the one that wrote it"
             )
+
+
+def _schema(file: Path) -> int:
+    connection = connect(file)
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        connection.close()
 
 
 def connect(database: Path, wait_s: float = 2.0) -> sqlite3.Connection:

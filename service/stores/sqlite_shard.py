@@ -43,25 +43,22 @@ class Turn:
         self._path = path
         self._descriptor: int | None = None
 
-    def take(self) -> None:
-        """Waits for the turn; StoreUnavailable after WAIT_S."""
+    def take(self, end: float) -> None:
+        """Waits for the turn; StoreUnavailable at `end` of time.monotonic()."""
         descriptor = self._descriptor
         if descriptor is None:
             try:
                 descriptor = self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
                 raise StoreUnavailable(f"the store's lock file can't be opened ({error})") from error
-        end = None
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError as error:
-                now = time.monotonic()
-                end = end or now + WAIT_S
-                if now >= end:
-                    raise StoreUnavailable(f"another writer held the store for {WAIT_S:g} s") from error
-                time.sleep(20e-6)
+                if time.monotonic() >= end:
+                    raise StoreUnavailable(f"other writers held this shard of the store for {WAIT_S:g} s") from error
+                time.sleep(20e-6)  # a turn takes about as long
 
     def give(self) -> None:
         """Ends the turn."""
@@ -168,10 +165,11 @@ class Shard:
             self._guard.release()
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> bool:
+        end = time.monotonic() + WAIT_S
         self._enter()
         try:
             connection = self._connection or self._open()
-            self._turn.take()
+            self._turn.take(end)
             try:
                 return connection.execute(statement, values).rowcount == 1
             finally:

@@ -64,17 +64,21 @@ def checkpoint_threads():
     return [thread for thread in threading.enumerate() if thread.name == "recurve-checkpoint"]
 
 
-def test_a_full_disk_refuses_what_has_no_room_and_the_store_goes_on_when_there_is_room(tmp_path):
-    url = f"sqlite:///{tmp_path}/state"
-    worker = subprocess.run(
-        [sys.executable, "-m", "tests.stores.workers", url, "fill"],
+def worker(url, what):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stores.workers", url, what],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    acknowledged = int(worker.stdout)
+    return done.stdout
+
+
+def test_a_full_disk_refuses_what_has_no_room_and_the_store_goes_on_when_there_is_room(tmp_path):
+    url = f"sqlite:///{tmp_path}/state"
+    acknowledged = int(worker(url, "fill"))
     assert acknowledged > 50
     store = open_store(url)
     assert store.count("tenant", "sensor") == acknowledged
@@ -82,6 +86,14 @@ def test_a_full_disk_refuses_what_has_no_room_and_the_store_goes_on_when_there_i
     for number in range(SHARDS):
         with contextlib.closing(sqlite3.connect(shard_file(tmp_path / "state", number))) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_store_opens_on_a_full_disk_and_goes_on_when_there_is_room(store, folder):
+    assert store.save(KEY, None, b"1" * 8, b"41") is True
+    store.close()
+    refusal, counted = worker(f"sqlite:///{folder}", "open_without_room").splitlines()
+    assert "once there is room" in refusal
+    assert counted == "42"
 
 
 class LosesReplies(sqlite3.Connection):

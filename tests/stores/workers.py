@@ -108,6 +108,20 @@ def fill(store):
     store.close()
 
 
+def open_without_room(url):
+    """Opens a store while no file may grow, asks for a record, and asks again once files may grow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    store = open_store(url)
+    try:
+        store.load(KEY)
+    except StoreUnavailable as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    print(bump(store, KEY))
+    store.close()
+
+
 def unprivileged(url):
     """Opens the store as a user without rights; what it says."""
     if os.geteuid() == 0:
@@ -118,11 +132,12 @@ def unprivileged(url):
         print(error)
 
 
-WORK = {"count": count, "echo": echo, "write": write, "fork": fork, "fill": fill}
+OPENED = {"count": count, "echo": echo, "write": write, "fork": fork, "fill": fill}
+UNOPENED = {"open_without_room": open_without_room, "unprivileged": unprivileged}
 
 if __name__ == "__main__":
     url, what, *numbers = sys.argv[1:]
-    if what == "unprivileged":
-        unprivileged(url)
+    if what in UNOPENED:
+        UNOPENED[what](url)
     else:
-        WORK[what](open_store(url), *map(int, numbers))
+        OPENED[what](open_store(url), *map(int, numbers))
