@@ -68,7 +68,7 @@ bench: $(VENV)/.dev ## measure the service beside an empty Flask endpoint (needs
 	@$(PY) -m benchmarks $(ARGS)
 
 lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
-	@for part in service training dev; do
+	@for part in service training service-tensorflow dev; do
 	  echo "==> requirements/$$part.txt"
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-header --no-annotate $(ARGS) requirements/$$part.in --output-file requirements/$$part.txt
