@@ -1,0 +1,105 @@
+"""The pictures of the recall task: how far back each architecture reaches, and how an lstm's gates do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from training.gates import gate_values
+from training.recall_task import BIN, FAR, LENGTH, Run, Series, evaluation
+
+# colours that also differ for colour-blind eyes (Okabe & Ito)
+COLOURS = {"lstm": "#0072B2", "gru": "#E69F00", "simple_rnn": "#009E73", "feed_forward": "#CC79A7"}
+INK, FAINT = "#222222", "#999999"
+
+
+def draw_recall(runs: Sequence[Run], path: Path) -> None:
+    """R2 against lag: a line per architecture (mean over seeds) in a band from its worst seed to its best."""
+    figure = Figure(figsize=(9, 4.6), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    middles = np.arange(0, LENGTH, BIN) + BIN / 2
+    styles = dict(zip(COLOURS, ("-", "--", "-", "--"), strict=True))
+    for name in dict.fromkeys(run.architecture for run in runs):
+        of = np.stack([run.by_lag for run in runs if run.architecture == name])
+        far = [run.far for run in runs if run.architecture == name]
+        label = f"{name}: R² at lag ≥ {FAR}  {min(far):.2f} … {max(far):.2f}"
+        colour = COLOURS[name]
+        axes.fill_between(middles, of.min(axis=0), of.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(middles, of.mean(axis=0), styles[name], color=colour, linewidth=2.2, label=label)
+    axes.axvspan(FAR, LENGTH, color="#000000", alpha=0.04, linewidth=0)
+    axes.hlines([0.9, 0.5], FAR, LENGTH, colors=INK, linestyles=":", linewidth=1)
+    axes.text(FAR + 2, 0.885, "lstm must stay above", va="top", fontsize=8.5, color=INK)
+    axes.text(FAR + 2, 0.515, "simple_rnn and feed_forward must stay below", va="bottom", fontsize=8.5, color=INK)
+    axes.set(
+        xlim=(0, LENGTH), ylim=(-0.25, 1.05), xlabel="steps since the mark (lag)", ylabel="R² of the recalled value"
+    )
+    axes.set_title("How far back does a network remember one value?", loc="left", color=INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(0.06, 0.56), frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def example(series: Series) -> Series:
+    """The first of `series` that has four to six marks and waits 100 steps and more for one of them."""
+    marks, longest = series.x[..., 1].sum(axis=1), series.lag.max(axis=1)
+    index = int(np.argmax((marks >= 4) & (marks <= 6) & (longest >= 100)))
+    return type(series)(series.x[index], series.y[index], series.lag[index])
+
+
+def gates_over(model: keras.Model, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The lstm's gates i, f, c, o at every step of one series ``x`` (T, 2), each (T, units)."""
+    cell = model.get_layer("memory_1").cell
+    states: Any = cell.get_initial_state(batch_size=1)
+    seen = []
+    for step in x[:, None, :]:
+        now = keras.ops.convert_to_tensor(step)
+        seen.append(np.asarray(gate_values(cell, now, states)[0])[0])
+        _, states = cell(now, states)
+    return dict(zip("ifco", np.split(np.stack(seen), 4, axis=1), strict=True))
+
+
+def draw_gates(model: keras.Model, path: Path) -> None:
+    """One series with the lstm's answer, and below it what its gates do: write at a mark, keep in between."""
+    series = example(evaluation())
+    gates = gates_over(model, series.x)
+    marks = np.flatnonzero(series.x[:, 1])
+    answer = model.predict(series.x[None], verbose=0)[0, :, 0]
+    apart = np.setdiff1d(np.arange(len(series.x)), marks)
+    # units that rewrite themselves at a mark on top: kept in between, forgotten at the mark
+    order = np.argsort(gates["f"][marks[1:]].mean(axis=0) - gates["f"][apart].mean(axis=0))
+    figure = Figure(figsize=(9, 8), dpi=130, layout="constrained")
+    top, *panels = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
+    top.plot(series.x[:, 0], ".", color=FAINT, markersize=3.5, label="value (not marked: to be ignored)")
+    top.plot(marks, series.x[marks, 0], "o", color="#D55E00", markersize=8, label="value at a mark (to be kept)")
+    top.step(np.arange(len(answer)), series.y, where="post", color=INK, linewidth=1, label="what is asked for")
+    top.plot(answer, color=COLOURS["lstm"], linewidth=2, label="the lstm's answer")
+    top.set(ylim=(-1.1, 1.1), ylabel="value")
+    top.set_title("One series: the lstm answers with the value at the last mark", loc="left", color=INK)
+    top.legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncols=4, frameon=False, fontsize=8.5)
+    for axes, gate, title in zip(
+        panels,
+        ("i", "f"),
+        (
+            "Input gate: opens at a mark, the unit writes",
+            "Forget gate: 1 keeps what is there, 0 clears it for the new value",
+        ),
+        strict=True,
+    ):
+        image = axes.imshow(
+            gates[gate].T[order], aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest"
+        )
+        axes.plot(marks, np.full(len(marks), -1.6), "v", color="#D55E00", clip_on=False, markersize=6)
+        axes.set(ylabel="unit", yticks=[])
+        axes.set_title(title, loc="left", color=INK, pad=14)
+        figure.colorbar(image, ax=axes, pad=0.01, ticks=[0, 0.5, 1], label="gate")
+    panels[-1].set_xlabel("step")
+    for axes in (top, *panels):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
