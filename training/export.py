@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -40,15 +39,16 @@ def export(
     data_digest: str | None = None,
     allow_slow_fading: bool = False,
     say: Say = lambda _: None,
+    advance: Callable[[float], None] = lambda _: None,
 ) -> Manifest:
     """Write the bundle of `model` into `folder`: SavedModel, assets.extra/step.tflite, manifest.json.
 
     `data`: real series, (n, F) float32 in raw units, to prove with beside random ones. `say` hears what happened,
-    one sentence at a time. The manifest is also returned; its residuals, scores and file digests are still open.
-    Raises ExportRefused, naming the layer and the reason, for what can't be stepped or fails a proof; then the
-    folder is left as it was. A step.tflite that does not agree with the SavedModel is left out, and that is said.
-    A model whose memory has not faded after 512 observations is refused, or, with `allow_slow_fading`, exported
-    with that context length: a rebuilt state then differs from a carried one.
+    one sentence at a time, `advance` the share done, 0 to 1. The manifest is also returned; its residuals, scores
+    and file digests are still open. Raises ExportRefused, naming the layer and the reason, for what can't be stepped
+    or fails a proof; then the folder is left as it was. A step.tflite that does not agree with the SavedModel is left
+    out, and that is said. A model whose memory has not faded after 512 observations is refused, or, with
+    `allow_slow_fading`, exported with that context length: a rebuilt state then differs from a carried one.
     """
     stepped = Stepped(model, len(targets), len(quantiles))
     walk = stepped.walk
@@ -57,24 +57,29 @@ def export(
     scale = np.array([target.scale for target in targets], np.float32)
     probe = Probe(walk.n_features, [(f.minimum, f.maximum) for f in features], data)
     prove_causal(stepped, probe, scale)
+    advance(0.15)
     off = prove_stepping(stepped, probe, scale)
     say(f"Stepping equals the whole pass, at most {off:.2g} of the tolerance off.")
     if walk.unlisted:
         say(f"Outside the allow-list, proved by number only: {', '.join(walk.unlisted)}.")
+    advance(0.35)
     context = measure_fading(stepped, probe, scale)
     if context is None:
         if not allow_slow_fading:
-            raise ExportRefused("", f"its memory does not fade: two states still answer differently after {MAX_CONTEXT} "
-                                    "common observations, so a state could not be rebuilt from a context "
-                                    "(--allow-slow-fading exports it nevertheless)")  # fmt: skip
-        say(
-            f"Its memory has not faded after {MAX_CONTEXT} observations: a rebuilt state will differ from a carried one."
-        )
+            raise ExportRefused(
+                "",
+                f"its memory does not fade: two states still answer differently after {MAX_CONTEXT} common "
+                "observations, so none could be rebuilt from a context (--allow-slow-fading exports it nevertheless)",
+            )
+        say(f"Its memory has not faded after {MAX_CONTEXT} observations: a rebuilt state differs from a carried one.")
     else:
         say(f"Its memory fades within {context} observations.")
     folder.mkdir(parents=True, exist_ok=True)
+    advance(0.45)
     _save(stepped, folder)
-    _compile(stepped, folder, probe, scale, say)
+    advance(0.6)
+    _compile(stepped, folder, probe, scale, say, lambda share: advance(0.7 + 0.3 * share))
+    advance(1.0)
     manifest = Manifest(
         name=name,
         fingerprint=fingerprint(walk),
@@ -124,19 +129,25 @@ def _save(stepped: Stepped, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def _compile(stepped: Stepped, folder: Path, probe: Probe, scale: NDArray[np.float32], say: Say) -> None:
+def _compile(
+    stepped: Stepped,
+    folder: Path,
+    probe: Probe,
+    scale: NDArray[np.float32],
+    say: Say,
+    advance: Callable[[float], None],
+) -> None:
     names = ["step", "gates"] if any(stepped.walk.gate_outputs.values()) else ["step"]
     weights = sum(int(np.prod(w.shape)) * 4 for w in stepped.walk.model.trainable_weights)
     target = folder / STEP_TFLITE
     try:
         content = compile_step(folder, names, weights)
+        advance(0.0)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        off = check_agreement(target, folder, probe, stepped.walk.initial_state, scale)
+        off = check_agreement(target, folder, probe, stepped.walk.initial_state, scale, advance)
     except Disagreement as exc:
         target.unlink(missing_ok=True)
         say(f"No step.tflite, TensorFlow will serve this version: {exc}.")
         return
-    say(
-        f"step.tflite agrees over 2,000 steps, at most {off:.2g} of the tolerance off ({os.path.getsize(target):,} bytes)."
-    )
+    say(f"step.tflite ({len(content):,} bytes) agrees over 2,000 steps, at most {off:.2g} of the tolerance off.")

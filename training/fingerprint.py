@@ -22,7 +22,8 @@ def fingerprint(walk: Walk) -> str:
     config = walk.model.get_config()
     _collect(config, names)
     layout = [
-        [names.get(key, key), slot.offset, slot.sizes, slot.initial.tolist()] for key, slot in _renamed(walk, names)
+        ["/".join(names.get(part, part) for part in key.split("/")), slot.offset, slot.sizes, slot.initial.tolist()]
+        for key, slot in walk.slots.items()
     ]
     head = json.dumps([_plain(config, names), layout], sort_keys=True, default=str)
     digest = hashlib.sha256(head.encode())
@@ -31,10 +32,6 @@ def fingerprint(walk: Walk) -> str:
         digest.update(f"\n{index} {weight.name} {value.dtype} {value.shape}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
-
-
-def _renamed(walk: Walk, names: dict[str, str]) -> list[tuple[str, Any]]:
-    return [("/".join(names.get(part, part) for part in key.split("/")), slot) for key, slot in walk.slots.items()]
 
 
 def _collect(config: Any, names: dict[str, str]) -> None:

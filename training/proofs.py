@@ -114,12 +114,7 @@ def prove_stepping(stepped: Stepped, probe: Probe, scale: Array) -> float:
             if not np.isfinite(whole).all():
                 raise ExportRefused("", f"the model answers values that are not finite ({kind} series of length "
                                         f"{length}); give --data if its inputs need another range")  # fmt: skip
-            ys, state = [], stepped.fresh(2)
-            for t in range(length):
-                out = stepped.step(tf.constant(x[:, t]), state)
-                state = out["state"]
-                ys.append(out["y"].numpy())
-            stepwise = np.stack(ys, axis=1)
+            stepwise = stepped.stepwise(tf.constant(x), stepped.fresh(2))["y"].numpy()
             cut = length // 3
             first = stepped.sequence(tf.constant(x[:, :cut]), stepped.fresh(2)) if cut else None
             second = stepped.sequence(tf.constant(x[:, cut:]), stepped.fresh(2) if first is None else first["state"])
@@ -164,7 +159,7 @@ def _leaking_node(stepped: Stepped, x: Array, moved: Array, t: int) -> str:
     after: dict[str, Any] = {}
     stepped.walk.whole(tf.constant(x), before)
     stepped.walk.whole(tf.constant(moved), after)
-    for key in stepped.walk.keys():
+    for key in stepped.walk.node_keys():
         a, b = np.asarray(before[key]), np.asarray(after[key])
         timed = a.ndim >= 3 and a.shape[1] == x.shape[1]
         if not timed or not _close(a[:, : t + 1], b[:, : t + 1]):
@@ -179,7 +174,7 @@ def _wrong_node(stepped: Stepped, x: Array) -> str:
     for t in range(length):
         taps: dict[str, Any] = {}
         _, state = stepped.walk.step(tf.constant(x[:, t]), state, taps)
-        for key in stepped.walk.keys():
+        for key in stepped.walk.node_keys():
             a, b = np.asarray(taps[key]), np.asarray(whole[key])
             if b.ndim >= 3 and b.shape[1] == length and a.ndim == b.ndim:
                 b = b[:, t : t + 1]

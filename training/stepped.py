@@ -21,6 +21,7 @@ class Stepped:
 
     ``step``: x (B, F), state (B, S) -> y (B, K, 1 + Q), state (B, S).
     ``sequence``: x (B, T, F), state (B, S) -> y (B, T, K, 1 + Q), state (B, S).
+    ``stepwise``: the same as ``sequence``, but one `step` after another whatever the model.
     ``gates``: x (B, F), state (B, S) -> {name: (B, gates * units)}.
     ``whole``: x (B, T, F) -> the offline pass of the model as it is, (B, T, K, 1 + Q), or (B, 1, K, 1 + Q) of the
     last step alone if the model has dropped the time axis (`timed` False). All float32.
@@ -39,6 +40,7 @@ class Stepped:
         self.step = tf.function(self._step, input_signature=[row, state])
         self.gates = tf.function(self._gates, input_signature=[row, state])
         self.sequence = tf.function(self._sequence, input_signature=[rows, state])
+        self.stepwise = tf.function(self._loop, input_signature=[rows, state])
         self.window = tf.function(self._window, input_signature=[rows])
         self.whole = tf.function(self._whole, input_signature=[rows])
 
@@ -81,7 +83,6 @@ class Stepped:
         return {"y": tf.reshape(y, shape), "state": after}
 
     def _loop(self, x: Any, state: Any) -> dict[str, Any]:
-        """`sequence` of a model that answers the last step alone: one step after another."""
         length = tf.shape(x)[1]
         ys = tf.TensorArray(tf.float32, size=length, element_shape=(None, self.n_targets, self.n_columns))
 

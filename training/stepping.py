@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import STEP_TFLITE
+from training.quiet import quiet
 
 Array = NDArray[np.float32]
 
@@ -31,7 +32,8 @@ class LiteStepper:
     def __init__(self, tflite: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter  # a runtime: loaded when there is something to run
 
-        self._interpreter = Interpreter(model_path=str(tflite), num_threads=1)
+        with quiet():
+            self._interpreter = Interpreter(model_path=str(tflite), num_threads=1)
         self._step = self._interpreter.get_signature_runner("step")
         known = self._interpreter.get_signature_list()
         self._gates = self._interpreter.get_signature_runner("gates") if "gates" in known else None

@@ -125,7 +125,7 @@ class Walk:
         """
         return self._run(self.graph, [x], "", lambda key, layer, args, kwargs: layer(*args, **kwargs), tap)[0]
 
-    def keys(self) -> list[str]:
+    def node_keys(self) -> list[str]:
         """Every computing node's key, in walking order."""
         return list(_keys(self.graph, ""))
 

@@ -33,8 +33,9 @@ def make_tiny_model(n_features: int = 3, n_targets: int | None = None, *, quanti
 
 
 def make_tiny_bundle(folder: Path, *, name: str = "tiny", n_features: int = 3, n_targets: int | None = None,
-                     interval_s: float | None = 3600.0, quantiles: tuple[float, ...] = (0.05, 0.5, 0.95), units: int = 6,
-                     seed: int = 11, horizon: int = 24, limits: tuple[float | None, float | None] = (None, None),
+                     interval_s: float | None = 3600.0, quantiles: tuple[float, ...] = (0.05, 0.5, 0.95),
+                     units: int = 6, seed: int = 11, horizon: int = 24,
+                     limits: tuple[float | None, float | None] = (None, None),
                      residuals: bool = True, tflite: bool = True) -> Manifest:  # fmt: skip
     """Export a tiny model into `folder`: 1-3 features, all predicted unless `n_targets` says fewer.
 

@@ -1,0 +1,89 @@
+"""Judging a published version again, on its own hold-out data or on a file of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.manifest import Manifest
+from models.repository import Repository
+from training.evaluate import Evaluation, evaluate
+from training.job import JOBS, FeatureColumn, Gates, Job, Source, TargetColumn
+from training.refusals import TrainingError
+from training.report import write_report
+from training.sources import load_series
+from training.stages import Stages
+from training.stepping import open_stepper
+
+
+def reevaluate(
+    repository: Repository,
+    name: str,
+    console: Console,
+    *,
+    version: int | None = None,
+    data: Path | None = None,
+    report: Path | None = None,
+) -> tuple[int, Evaluation]:
+    """Score a published version again: its number (default: the `stable` one) and what was found.
+
+    With `data`, the last part of each series in that file is scored; what comes before warms the state up and fits
+    baselines and look-ahead intervals. `report`: a folder to write a report into; the bundle itself never changes.
+    Raises TrainingError if there is no data to score on, and the repository's and the source's errors.
+    """
+    number = repository.resolve(name) if version is None else version
+    stages = Stages(console)
+    with stages.bars:
+        with stages.stage("verify", bar=False):
+            manifest = repository.verify(name, number)
+        with stages.stage("load", bar=False):
+            job = job_of(manifest, data)
+            series = load_series(job)
+        stepper = open_stepper(repository.bundle(name, number))
+        with stages.stage("evaluate") as advance:
+            found = evaluate(stepper, manifest, job, series, advance)
+        if report is not None:
+            with stages.stage("report") as advance:
+                write_report(report, manifest, job, found, stepper, seconds=stages.seconds, advance=advance)
+    stages.print_seconds()
+    return number, found
+
+
+def job_of(manifest: Manifest, data: Path | None) -> Job:
+    """The job a version was made by, reading `data` instead of its own file if given."""
+    try:
+        job = Job.model_validate(manifest.job)
+    except ValidationError:
+        if data is None:
+            raise TrainingError(
+                f"{manifest.name} was exported without a job: give its series with --data FILE.csv (columns time, "
+                f"{', '.join(f.name for f in manifest.features)})"
+            ) from None
+        job = _plain_job(manifest, data)
+    if data is not None:
+        job = job.model_copy(update={"source": job.source.model_copy(update={"path": str(data.resolve())})})
+        return job
+    job.source._folder = next((f for f in (JOBS, Path.cwd()) if (f / job.source.path).exists()), JOBS)
+    if not job.source.file.exists():
+        raise TrainingError(
+            f"the data {manifest.name} was trained on ({job.source.path}) is not here; give it with --data FILE"
+        )
+    return job
+
+
+def _plain_job(manifest: Manifest, data: Path) -> Job:
+    """A job for a version that has none: columns are called as the features are."""
+    features = [f.name for f in manifest.features]
+    if strangers := [t.name for t in manifest.targets if t.name not in features]:
+        raise TrainingError(f"can't score {', '.join(strangers)}: no feature of {manifest.name} observes it")
+    return Job(
+        name=manifest.name,
+        source=Source(path=str(data.resolve())),
+        features=tuple(FeatureColumn(name=f.name, unit=f.unit) for f in manifest.features),
+        targets=tuple(TargetColumn(name=t.name) for t in manifest.targets),
+        interval_s=manifest.interval_s,
+        quantiles=manifest.quantiles,
+        gates=Gates(),
+    )
