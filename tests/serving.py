@@ -53,10 +53,10 @@ class Running:
         """What it logged so far, one JSON object a line."""
         return _content(self._err)
 
-    def status(self, path: str) -> int | None:
+    def status(self, path: str, timeout_s: float = 10.0) -> int | None:
         """The status that a GET answers, None if nothing answers."""
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=timeout_s) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()
@@ -120,7 +120,7 @@ def running_service(
         running = Running(f"http://127.0.0.1:{settings['port']}", settings["port"], process, None, out, err)
         try:
             path = "/readyz" if wait_ready else "/livez"
-            while running.status(path) != 200:
+            while running.status(path, timeout_s=1.0) != 200:
                 if process.poll() is not None or time.monotonic() - began > READY_S:
                     raise ServiceFailed(f"exit code {process.poll()}\n{running.stdout()}\n{running.stderr()}")
                 time.sleep(0.02)

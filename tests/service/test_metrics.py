@@ -1,0 +1,141 @@
+"""Metrics: ports timed by wrapping, requests counted by one hook, and never a client's name."""
+
+import numpy as np
+import pytest
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import CountsClients, Page, Stored
+from service.core.types import ClientKey
+from service.metrics import Metrics, ServedNow
+from service.stores import open_store
+from tests.desk import Desk
+from tests.fakes import LeakyIntegrator, make_spec, registry_of
+
+KEY = ClientKey("default", "toy", "a-private-name")
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def value(metrics, line_start, *more):
+    """The value of the sample whose line starts so; None if there is none."""
+    text = metrics.exposition(*more)[0].decode()
+    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(line_start)), None)
+
+
+class BareStore:
+    """Keeps nothing, counts nothing, and is away on demand."""
+
+    down = False
+
+    def load(self, key):
+        if self.down:
+            raise StoreUnavailable("away")
+        return Stored(b"n" * 8, b"")
+
+    def save(self, key, old, new, blob):
+        return False
+
+    def delete(self, key):
+        return True
+
+    def list(self, tenant, model, after, limit):
+        return Page([], None)
+
+    def close(self):
+        pass
+
+
+def test_a_timed_engine_answers_as_the_engine_and_counts_steps(metrics):
+    spec = make_spec()
+    plain, timed = LeakyIntegrator(), metrics.time_engine(LeakyIntegrator(), spec)
+    x, state = np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32)
+    for got, expected in zip(timed.step(x, state), plain.step(x, state), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(timed.gates(x, state)[0], plain.gates(x, state)[0])
+    timed.close()
+    assert value(metrics, 'recurve_engine_step_seconds_count{model="toy",version="1"}') == 1
+
+
+def test_a_timed_store_answers_as_the_store_and_times_every_verb(metrics):
+    store = metrics.time_store(open_store("memory://"))
+    assert store.load(KEY) is None
+    assert store.save(KEY, None, b"1" * 8, b"blob") is True
+    assert store.load(KEY) == Stored(b"1" * 8, b"blob")
+    assert store.list("default", "toy", None, 10).clients == [KEY.client]
+    assert store.delete(KEY) is True
+    store.close()
+    for verb, count in {"load": 2, "save": 1, "list": 1, "delete": 1}.items():
+        assert value(metrics, f'recurve_store_seconds_count{{verb="{verb}"}}') == count
+
+
+def test_a_save_that_lost_is_a_conflict_and_a_failure_an_error(metrics):
+    inner = BareStore()
+    store = metrics.time_store(inner)
+    assert store.save(KEY, None, b"1" * 8, b"") is False
+    inner.down = True
+    with pytest.raises(StoreUnavailable):
+        store.load(KEY)
+    assert value(metrics, "recurve_store_conflicts_total") == 1
+    assert value(metrics, 'recurve_store_errors_total{verb="load"}') == 1
+
+
+def test_a_timed_store_counts_clients_only_if_the_store_does(metrics):
+    assert isinstance(metrics.time_store(open_store("memory://")), CountsClients)
+    assert not isinstance(metrics.time_store(BareStore()), CountsClients)
+
+
+def test_requests_and_answers_are_counted(metrics):
+    desk = Desk(make_spec())
+    route = "/v1/models/<model>/clients/<client>/predict"
+    first = desk.send(1.0, step=1)
+    replay = desk.send(1.0, step=1)
+    for answer in (first, replay):
+        metrics.observe_request(route, "POST", "toy", 200, 0.001, answer)
+    metrics.observe_request(route, "POST", "no-such-model", 404, 0.001, None)
+    metrics.observe_request("unknown", "GET", None, 404, 0.001, None)
+    assert value(metrics, 'recurve_predicts_total{model="toy",status="200",version="1"}') == 2
+    assert value(metrics, 'recurve_predicts_total{model="",status="404",version=""}') == 1
+    assert value(metrics, 'recurve_states_total{model="toy",reason="",status="started"}') == 1
+    assert value(metrics, 'recurve_states_total{model="toy",reason="",status="replayed"}') == 1
+    assert value(metrics, 'recurve_observations_total{model="toy",version="1"}') == 1
+    assert value(metrics, f'recurve_request_seconds_count{{route="{route}"}}') == 3
+    assert value(metrics, 'recurve_requests_total{method="GET",route="unknown",status="404"}') == 1
+
+
+def test_a_name_from_a_path_never_becomes_a_label_unless_it_is_served(metrics):
+    metrics.observe_request("/v1/models/<model>", "GET", "made-up-by-a-stranger", 404, 0.001, None)
+    assert "made-up" not in metrics.exposition()[0].decode()
+
+
+def test_what_is_served_and_kept_is_told_at_a_scrape(metrics):
+    registry, store = registry_of(make_spec(), LeakyIntegrator()), open_store("memory://")
+    store.save(KEY, None, b"1" * 8, b"")
+    now = ServedNow(registry, store, "default")
+    assert value(metrics, 'recurve_model_info{label="stable",model="toy",version="1"}', now) == 1
+    assert value(metrics, 'recurve_clients{model="toy"}', now) == 1
+    assert KEY.client not in metrics.exposition(now)[0].decode()
+
+
+def test_counts_are_kept_for_a_while(metrics):
+    registry, store = registry_of(make_spec(), LeakyIntegrator()), open_store("memory://")
+    now = ServedNow(registry, store, "default")
+    assert value(metrics, 'recurve_clients{model="toy"}', now) == 0
+    store.save(KEY, None, b"1" * 8, b"")
+    assert value(metrics, 'recurve_clients{model="toy"}', now) == 0
+
+
+def test_a_scrape_works_while_the_store_is_away(metrics):
+    store = open_store("memory://")
+    store.close()
+    now = ServedNow(registry_of(make_spec(), LeakyIntegrator()), store, "default")
+    assert value(metrics, "recurve_model_info", now) == 1
+    assert value(metrics, "recurve_clients{", now) is None
+
+
+def test_two_services_in_one_process_count_apart():
+    one, other = Metrics(), Metrics()
+    one.observe_request("/livez", "GET", None, 200, 0.001, None)
+    assert value(other, "recurve_requests_total") is None
