@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("recurve", deadline=None)  # a busy machine is no defect; nothing here is timed
+settings.load_profile("recurve")
 
 SINGLE = "single"  # one feature, no interval
 TRIPLE = "tiny"  # three features, all predicted, one step an hour

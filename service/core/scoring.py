@@ -44,7 +44,8 @@ def score(live: LiveErrors, spec: ModelSpec, standing: FloatArray, x: FloatArray
 
 def observed_targets(spec: ModelSpec, x: FloatArray) -> FloatArray:
     """The targets' values in observation ``x`` (F,): (K,) float32, NaN for a target that no feature observes."""
-    return np.where(spec.observed >= 0, x[spec.observed], np.float32(np.nan)).astype(np.float32)
+    seen = x.tolist()
+    return np.array([seen[feature] if feature >= 0 else math.nan for feature in spec.observed], np.float32)
 
 
 def summary(spec: ModelSpec, live: LiveErrors) -> tuple[Live, ...]:
