@@ -16,7 +16,7 @@ from service.core.types import ClientKey
 from service.stores import cursors
 from service.stores.forks import watch
 from service.stores.sqlite_checkpoint import Checkpointer
-from service.stores.sqlite_folder import SHARDS, prepare, shard_file, shard_of
+from service.stores.sqlite_folder import SHARDS, checkpoint_lock, prepare, shard_file, shard_of
 from service.stores.sqlite_shard import Shard
 
 Durability = Literal["process", "power"]
@@ -36,7 +36,7 @@ class SqliteStore:
         folder = folder.absolute()
         prepare(folder)
         self._shards = [Shard(shard_file(folder, number), SYNCHRONOUS[durability]) for number in range(SHARDS)]
-        self._checkpointer = Checkpointer(self._shards)
+        self._checkpointer = Checkpointer(self._shards, checkpoint_lock(folder))
         watch(self)
 
     def load(self, key: ClientKey) -> Stored | None:

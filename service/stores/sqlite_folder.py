@@ -19,7 +19,7 @@ from service.stores.errors import StoreNotOpened
 SHARDS = 8
 SETTINGS = "store.json"
 _FORMAT = {"format": 1, "shards": SHARDS, "hash": "blake2b-64"}
-_SCHEMA = 1
+SCHEMA = 1
 
 
 def shard_of(path: str) -> int:
@@ -35,6 +35,11 @@ def shard_file(folder: Path, number: int) -> Path:
 def lock_file(database: Path) -> Path:
     """The file on which the writers of a shard take turns."""
     return database.with_suffix(".lock")
+
+
+def checkpoint_lock(folder: Path) -> Path:
+    """The file on which the checkpointers of all processes take turns."""
+    return folder / "checkpoint.lock"
 
 
 def prepare(folder: Path) -> None:
@@ -60,7 +65,7 @@ def _create(folder: Path) -> None:
             connection.execute("PRAGMA page_size=8192")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS records (key TEXT NOT NULL UNIQUE, nonce BLOB, blob BLOB)")
-            connection.execute(f"PRAGMA user_version={_SCHEMA}")
+            connection.execute(f"PRAGMA user_version={SCHEMA}")
         finally:
             connection.close()
         lock_file(shard_file(folder, number)).touch()
@@ -103,10 +108,8 @@ def _check(folder: Path) -> None:
             version = _schema(file)
         except sqlite3.OperationalError:
             continue  # no room, or in use by another program: that passes, and until then every verb says so
-        if version != _SCHEMA:
-            raise StoreNotOpened(
-                f"{file} has schema {version}, this release reads {_SCHEMA}; use the one that wrote it"
-            )
+        if version != SCHEMA:
+            raise StoreNotOpened(f"{file} has schema {version}, this release reads {SCHEMA}; use the one that wrote it")
 
 
 def _schema(file: Path) -> int:

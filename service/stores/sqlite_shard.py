@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
@@ -14,8 +12,7 @@ from typing import Any
 from service.core.errors import StoreUnavailable
 from service.core.ports import Stored
 from service.stores.sqlite_folder import connect, lock_file
-
-WAIT_S = 2.0
+from service.stores.sqlite_turn import WAIT_S, Turn
 
 _LOAD = "SELECT nonce, blob FROM records WHERE key=?"
 _UPDATE = "UPDATE records SET nonce=?, blob=? WHERE key=? AND nonce IN (?, ?)"
@@ -31,45 +28,6 @@ _COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _HARMLESS = _NOT_BEGUN | {sqlite3.SQLITE_FULL}
-
-
-class Turn:
-    """The writers' turn at a shard among processes, for fairness alone: SQLite's own lock starves the unlucky.
-
-    Each holder has its own descriptor, so that two of one process exclude each other too.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def take(self, end: float) -> None:
-        """Waits for the turn; StoreUnavailable at `end` of time.monotonic()."""
-        descriptor = self._descriptor
-        if descriptor is None:
-            try:
-                descriptor = self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise StoreUnavailable(f"the store's lock file can't be opened ({error})") from error
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
-                if time.monotonic() >= end:
-                    raise StoreUnavailable(f"other writers held this shard of the store for {WAIT_S:g} s") from error
-                time.sleep(20e-6)  # a turn takes about as long
-
-    def give(self) -> None:
-        """Ends the turn."""
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Gives the descriptor back; `take` opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 class Shard:

@@ -19,7 +19,9 @@ from service.stores import open_store
 from service.stores.sqlite import SYNCHRONOUS, SqliteStore
 from service.stores.sqlite_checkpoint import Checkpointer
 from service.stores.sqlite_folder import SHARDS, lock_file, prepare, shard_file
+from service.stores.sqlite_log import Log
 from service.stores.sqlite_shard import Shard
+from service.stores.sqlite_turn import Turn
 
 ROOT = Path(__file__).parents[2]
 KEY = ClientKey("tenant", "sensor", "roof-7")
@@ -195,8 +197,41 @@ def test_durability_names_how_often_the_disk_is_waited_for(folder):
     store.close()
 
 
-def test_the_checkpointer_keeps_a_log_in_steady_use_short(shard):
-    checkpointer = Checkpointer([shard], every_s=0.002, max_log_bytes=200_000)
+def log_salt(shard):
+    """What SQLite draws anew each time it begins a log anew (sqlite.org/fileformat2.html#walformat)."""
+    return Path(f"{shard.file}-wal").read_bytes()[16:24]
+
+
+def test_no_writer_begins_the_log_anew_while_it_is_being_moved(shard):
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    log, salt = Log(shard), log_salt(shard)
+    with contextlib.closing(shard.connect()) as another, log.continued():
+        busy, logged, moved = another.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert busy == 0
+        assert moved == logged  # all of it: without the reader the next save would begin anew
+        assert shard.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
+        assert log_salt(shard) == salt
+    assert log.move() is True
+    assert shard.save(PATH, b"2" * 8, b"3" * 8, b"third") is True
+    assert log_salt(shard) != salt
+    log.close()
+
+
+def test_of_two_checkpointers_the_one_whose_turn_it_is_works(shard, folder):
+    turn = Turn(folder / "checkpoint.lock")
+    assert turn.try_take() is True
+    checkpointer = Checkpointer([shard], folder / "checkpoint.lock", every_s=0.002)
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    shard.full = True
+    checkpointer.start()
+    assert not until(lambda: not shard.full, bound_s=0.2)
+    turn.close()
+    assert until(lambda: not shard.full)
+    checkpointer.close()
+
+
+def test_the_checkpointer_keeps_a_log_in_steady_use_short(shard, folder):
+    checkpointer = Checkpointer([shard], folder / "checkpoint.lock", every_s=0.002, max_log_bytes=200_000)
     checkpointer.start()
     blob, nonce, cuts, longest, before = secrets.token_bytes(4600), None, 0, 0, 0
 
@@ -218,8 +253,8 @@ def test_the_checkpointer_keeps_a_log_in_steady_use_short(shard):
         assert file_alone.execute("SELECT nonce FROM records").fetchone() == (nonce,)
 
 
-def test_a_log_that_met_a_full_disk_is_cut(shard):
-    checkpointer = Checkpointer([shard], every_s=0.002)
+def test_a_log_that_met_a_full_disk_is_cut(shard, folder):
+    checkpointer = Checkpointer([shard], folder / "checkpoint.lock", every_s=0.002)
     assert shard.save(PATH, None, b"1" * 8, b"first") is True
     assert log_bytes(shard) > 0
     shard.full = True
@@ -245,7 +280,7 @@ class AwayShard(Shard):
 def test_the_checkpointer_tries_again_after_trouble_until_it_succeeds(folder):
     shard = AwayShard(shard_file(folder, 0), "NORMAL")
     shard.dirty = True
-    checkpointer = Checkpointer([shard], every_s=0.002)
+    checkpointer = Checkpointer([shard], folder / "checkpoint.lock", every_s=0.002)
     checkpointer.start()
     assert until(lambda: shard.attempts >= 3)
     shard.away = False
