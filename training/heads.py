@@ -46,16 +46,14 @@ class Forecast(keras.layers.Layer):  # type: ignore[misc]
         h = ops.reshape(h, (*ops.shape(h)[:-1], len(self.observed), 1 + self.quantiles))
         if self.quantiles == 0:
             return h
-        middle = (self.quantiles - 1) // 2
-        point, free, steps = h[..., :1], h[..., 1:2], ops.softplus(h[..., 2:]) * self.spread[:, None]
-        # row i of `sums` adds step i into every quantile beyond it: upwards above the middle, downwards below
-        sums = np.zeros((self.quantiles - 1, self.quantiles), np.float32)
-        for above in range(middle + 1, self.quantiles):
-            sums[middle:above, above] = 1.0
-        for below in range(middle):
-            sums[below:middle, below] = -1.0
-        rising = free + (ops.matmul(steps, ops.convert_to_tensor(sums)) if self.quantiles > 1 else 0.0)
-        return ops.concatenate([point, rising], axis=-1)
+        middle, steps = (self.quantiles - 1) // 2, ops.softplus(h[..., 2:]) * self.spread[:, None]
+        rising = [h[..., 1:2]]
+        # one sum after the other, not a matrix of sums: what is not negative, added, never rounds to something smaller
+        for index in range(middle, self.quantiles - 1):
+            rising.append(rising[-1] + steps[..., index : index + 1])
+        for index in range(middle - 1, -1, -1):
+            rising.insert(0, rising[0] - steps[..., index : index + 1])
+        return ops.concatenate([h[..., :1], *rising], axis=-1)
 
     def call(self, inputs: Sequence[Any]) -> Any:
         h, x, *scales = inputs

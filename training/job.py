@@ -119,16 +119,18 @@ class Network(Table):
     """The size of the network and the memory of its preprocessing.
 
     `averages` are the time constants (steps) of exponentially weighted means of each feature shown to the network
-    beside its level and last change. `running_scale` is the time constant of the exponentially weighted size of changes
-    by which changes are divided, null for the constant of the training data. `chrono_lag` starts the forget gates with
-    memories of up to so many steps. `lags` is how many inputs a `feed_forward` network sees: it is memory-less, so its
-    preprocessing is too, and only the level is shown to it.
+    beside its last change and, with `level`, its level; without, the network works the same at any level.
+    `running_scale` is the time constant of the exponentially weighted size of changes by which changes are divided,
+    null for the constant of the training data. `chrono_lag` starts the forget gates with memories of up to so many
+    steps. `lags` is how many inputs a `feed_forward` network sees: it is memory-less, so its preprocessing is too, and
+    only the level is shown to it.
     """
 
     units: int = Field(default=64, ge=1, le=1024)
     depth: int = Field(default=2, ge=1, le=8)
     chrono_lag: int | None = Field(default=None, ge=3)
     lags: int = Field(default=1, ge=1, le=512)
+    level: bool = True
     averages: tuple[Annotated[float, Field(gt=1)], ...] = ()
     running_scale: float | None = Field(default=None, gt=1)
 
@@ -142,9 +144,7 @@ class Fit(Table):
     chunk: int = Field(default=48, ge=1, description="steps between two updates: how far gradients reach back")
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=10, ge=1, description="epochs without a better validation loss before stopping")
-    learning_rate: float = Field(default=4e-3, gt=0, description="the highest rate")
-    weight_decay: float = Field(default=0.0, ge=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=8e-3, gt=0, description="the highest rate")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     averaging: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights, per update")
 

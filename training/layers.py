@@ -52,8 +52,8 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
     """One step of preprocessing: ``x`` (B, F) raw -> (B, D), float32.
 
     With z the value (its logarithm where `floors` has a floor), the output is, F columns each:
-    the level (z - mean) / deviation; the change since the last step in units of `changes`; for every time constant in
-    `averages` (steps) the distance of z from its exponentially weighted mean, in units of `changes`; and with
+    with `level`, (z - mean) / deviation; the change since the last step in units of `changes`; for every time constant
+    in `averages` (steps) the distance of z from its exponentially weighted mean, in units of `changes`; and with
     `running_scale` the logarithm of the exponentially weighted size of the changes, by which changes and distances are
     then divided. That size starts at 1 (the training data's), which fades as data comes in.
 
@@ -69,14 +69,16 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
         floors: Sequence[float | None],
         averages: Sequence[float] = (),
         running_scale: float | None = None,
+        level: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.means, self.deviations, self.changes = list(means), list(deviations), list(changes)
         self.floors, self.averages, self.running_scale = list(floors), list(averages), running_scale
+        self.level = level
         width = len(self.means)
         self.state_size = [width, 1] + [width] * len(self.averages) + ([width] if running_scale else [])
-        self.output_size = width * (2 + len(self.averages) + (1 if running_scale else 0))
+        self.output_size = width * (1 + level + len(self.averages) + (1 if running_scale else 0))
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
         """Zeros, but ones for the mean squared change."""
@@ -90,7 +92,7 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
         z = logarithms(inputs, self.floors)
         per_change = _row([1.0 / each for each in self.changes])
         step = seen * (z - last) * per_change
-        level = (z - _row(self.means)) * _row([1.0 / each for each in self.deviations])
+        levels = [(z - _row(self.means)) * _row([1.0 / each for each in self.deviations])] if self.level else []
         state = [z, ops.ones_like(seen)]
         distances = [step]
         for constant, mean in zip(self.averages, memory, strict=False):
@@ -99,11 +101,11 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
             distances.append((z - mean) * per_change)
             state.append(mean)
         if not self.running_scale:
-            return ops.concatenate([level, *distances], axis=-1), state
+            return ops.concatenate([*levels, *distances], axis=-1), state
         square = memory[-1] + seen * (ops.square(step) - memory[-1]) / self.running_scale
         size = ops.sqrt(square + 1e-6)
         distances = [each / size for each in distances]
-        return ops.concatenate([level, *distances, ops.log(size)], axis=-1), [*state, square]
+        return ops.concatenate([*levels, *distances, ops.log(size)], axis=-1), [*state, square]
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -113,6 +115,7 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
             "floors": self.floors,
             "averages": self.averages,
             "running_scale": self.running_scale,
+            "level": self.level,
         }
         return {**super().get_config(), **own}
 

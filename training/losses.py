@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,25 @@ class Loss:
     """The mean over steps and the weighted sum over targets of the point forecast's loss and the quantiles' losses.
 
     `squared`: (change - h)^2. `qlike` (Patton 2011), for z = ln(volatility): v / f - ln(v / f) - 1 with realised
-    variance v and forecast variance f, whose logarithms differ by 2 `changes` (change - h). Quantiles: pinball loss
-    (Koenker and Bassett 1978), averaged over the levels.
+    variance v and forecast variance f, whose logarithms differ by 2 unit (change - h). Quantiles: pinball loss (Koenker
+    and Bassett 1978), averaged over the levels.
     """
 
-    def __init__(self, job: Job, changes: Sequence[float]) -> None:
+    def __init__(self, job: Job) -> None:
         weights = np.asarray([target.weight for target in job.targets], np.float32)
         self._weights = weights / weights.sum()
         self._levels = np.asarray(job.quantiles, np.float32)
         self._qlike = np.asarray([target.loss == "qlike" for target in job.targets])
-        self._double = np.asarray([2.0 * changes[index] for index in job.observed], np.float32)
 
-    def __call__(self, normal: Any, change: Any, counts: Any) -> Any:
-        """``normal`` (B, T, K, 1 + Q) and ``change`` (B, T, K), both in units of `changes` -> a scalar.
+    def __call__(self, normal: Any, change: Any, unit: Any, counts: Any) -> Any:
+        """``normal`` (B, T, K, 1 + Q) and ``change`` (B, T, K), both in units of ``unit`` (B, T, K) -> a scalar.
 
         The mean is over the steps whose ``counts`` (B, T) are 1.
         """
         miss = change - normal[..., 0]
         point = ops.square(miss)
         if self._qlike.any():
-            ratio = ops.clip(miss * self._double, -20.0, 20.0)  # of logarithms: an untrained network must not overflow
+            ratio = ops.clip(2.0 * unit * miss, -20.0, 20.0)  # of logarithms: an untrained network must not overflow
             point = ops.where(self._qlike, ops.exp(ratio) - ratio - 1.0, point)
         if len(self._levels):
             short = change[..., None] - normal[..., 1:]

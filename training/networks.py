@@ -83,7 +83,9 @@ def build_network(job: Job, train: Sequence[NDArray[np.float32]]) -> keras.Model
     if job.architecture == "feed_forward":
         seen = Standardise(known.means, known.deviations, floors, name="prepare")(x)
     else:
-        cell = PrepareCell(known.means, known.deviations, known.changes, floors, network.averages, job.running_scale)
+        cell = PrepareCell(
+            known.means, known.deviations, known.changes, floors, network.averages, job.running_scale, network.level
+        )
         seen = keras.layers.RNN(cell, return_sequences=True, name="prepare")(x)
     remembered = memory(
         seen,

@@ -21,33 +21,36 @@ WARM_UP = 96  # steps a validation piece runs before it counts
 class Prepared:
     """One series as the memory sees it: ``seen`` (n, D) prepared inputs, ``change`` (n, K) to the next observation.
 
-    The change is in the units in which the network predicts it; the last observation, which has no next, is left out.
+    The change, of the value or its logarithm, is in units of ``unit`` (n, K), in which the network predicts it. The
+    last observation, which has no next, is left out.
     """
 
     seen: Floats
     change: Floats
+    unit: Floats
 
     def __len__(self) -> int:
         return len(self.seen)
 
     def until(self, stop: int) -> Prepared:
         """What was known when the observations were the first `stop`."""
-        return Prepared(self.seen[: stop - 1], self.change[: stop - 1])
+        return Prepared(self.seen[: stop - 1], self.change[: stop - 1], self.unit[: stop - 1])
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pieces side by side: ``seen`` (B, T, D), ``change`` (B, T, K), ``counts`` (B, T): 1 where a step counts, or 0."""
+    """Prepared pieces side by side, each array with a leading B; ``counts`` (B, T) is 1 where a step counts, else 0."""
 
     seen: Floats
     change: Floats
+    unit: Floats
     counts: Floats
 
     def chunks(self, length: int) -> Iterator[Batch]:
         """The batch cut along time, `length` steps each."""
         for start in range(0, self.seen.shape[1], length):
             at = slice(start, start + length)
-            yield Batch(self.seen[:, at], self.change[:, at], self.counts[:, at])
+            yield Batch(self.seen[:, at], self.change[:, at], self.unit[:, at], self.counts[:, at])
 
 
 def prepared(network: keras.Model, job: Job, changes: Sequence[float], series: Sequence[Floats]) -> list[Prepared]:
@@ -63,11 +66,12 @@ def prepared(network: keras.Model, job: Job, changes: Sequence[float], series: S
 
 def _prepared(job: Job, changes: Sequence[float], values: Floats, seen: Floats) -> Prepared:
     z = logarithms_of(job, values.astype(np.float64))
-    unit = np.asarray(changes)
+    unit = np.broadcast_to(np.asarray(changes), (len(z) - 1, len(changes)))
     if job.running_scale is not None:
-        unit = unit * np.exp(seen[:-1, -values.shape[1] :])
-    change = (np.diff(z, axis=0) / unit)[:, list(job.observed)]
-    return Prepared(seen[:-1], change.astype(np.float32))
+        unit = unit * np.exp(seen[:-1, -len(changes) :])
+    targets = list(job.observed)
+    change = np.diff(z, axis=0)[:, targets] / unit[:, targets]
+    return Prepared(seen[:-1], change.astype(np.float32), unit[:, targets].astype(np.float32))
 
 
 def training_batch(series: Sequence[Prepared], streams: int, chunk: int, random: np.random.Generator) -> Batch:
@@ -102,11 +106,13 @@ def _stacked(pieces: Sequence[tuple[Prepared, int, int, int]], length: int) -> B
     batch = Batch(
         np.zeros((len(pieces), length, width), np.float32),
         np.zeros((len(pieces), length, targets), np.float32),
+        np.ones((len(pieces), length, targets), np.float32),
         np.zeros((len(pieces), length), np.float32),
     )
     for row, (each, start, counted, stop) in enumerate(pieces):
         if stop > start:
             batch.seen[row, : stop - start] = each.seen[start:stop]
             batch.change[row, : stop - start] = each.change[start:stop]
+            batch.unit[row, : stop - start] = each.unit[start:stop]
             batch.counts[row, counted - start : stop - start] = 1.0
     return batch
