@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,6 +23,7 @@ from service.core.types import ClientKey, FloatArray, ModelSpec
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Labelled = TypeVar("Labelled", Counter, Histogram)
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -50,11 +51,13 @@ class Metrics:
     def __init__(self, shared_dir: str | None = None) -> None:
         self._shared_dir = shared_dir
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[str | int, ...], Any] = {}
         self._request_s = Histogram(
-            "recurve_request_seconds", "Time to answer.", ["route"], buckets=_REQUEST_BUCKETS, registry=self._registry
-        )
-        self._requests = Counter(
-            "recurve_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+            "recurve_request_seconds",
+            "Time to answer.",
+            ["route", "method", "status"],
+            buckets=_REQUEST_BUCKETS,
+            registry=self._registry,
         )
         self._predicts = Counter(
             "recurve_predicts", "Predict requests answered.", ["model", "version", "status"], registry=self._registry
@@ -89,22 +92,29 @@ class Metrics:
             "recurve_store_conflicts", "Saves that another writer was ahead of.", registry=self._registry
         )
 
-    def observe_request(
-        self, route: str, method: str, model: str | None, status: int, seconds: float, answer: Answer | None
-    ) -> None:
-        """Count one finished request. `model` is what the path said, and only a label if it answered."""
-        self._request_s.labels(route).observe(seconds)
-        self._requests.labels(route, method, str(status)).inc()
+    def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
+        """Count one finished request. A model is named only by an answer, never by a path."""
+        self._child(self._request_s, route, method, status).observe(seconds)
+        if answer is None:
+            if route == PREDICT_ROUTE:
+                self._child(self._predicts, "", "", status).inc()
+            return
+        name, version = answer.spec.name, answer.version
         if route == PREDICT_ROUTE:
-            name, version = ("", "") if answer is None else (answer.spec.name, str(answer.version))
-            self._predicts.labels(name, version, str(status)).inc()
-        if answer is not None:
-            name, version = answer.spec.name, str(answer.version)
-            if answer.replayed:
-                self._states.labels(name, "replayed", "").inc()
-                return
-            self._states.labels(name, answer.state.status, answer.state.reason or "").inc()
-            self._observations.labels(name, version).inc(len(answer.y))
+            self._child(self._predicts, name, version, status).inc()
+        if answer.replayed:
+            self._child(self._states, name, "replayed", "").inc()
+            return
+        self._child(self._states, name, answer.state.status, answer.state.reason or "").inc()
+        self._child(self._observations, name, version).inc(len(answer.y))
+
+    def _child(self, metric: Labelled, *labels: str | int) -> Labelled:
+        """`metric.labels(*labels)`, remembered: the library's own look-up takes a lock and makes strings anew."""
+        key = (id(metric), *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def time_engine(self, engine: Engine, spec: ModelSpec) -> Engine:
         """`engine`, its steps timed."""
@@ -154,42 +164,48 @@ class TimedStore:
 
     def __init__(self, store: StateStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
         self._store = store
-        self._verbs = {verb: (seconds.labels(verb), errors.labels(verb)) for verb in ("load", "save", "delete", "list")}
+        self._load, self._save, self._delete, self._list = (
+            _Verb(seconds.labels(verb), errors.labels(verb)) for verb in ("load", "save", "delete", "list")
+        )
         self._conflicts = conflicts
 
     def load(self, key: ClientKey) -> Stored | None:
         """See StateStore.load."""
-        return self._timed("load", self._store.load, key)
+        return self._load.time(self._store.load, key)
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """See StateStore.save."""
-        saved = self._timed("save", self._store.save, key, old, new, blob)
+        saved = self._save.time(self._store.save, key, old, new, blob)
         if not saved:
             self._conflicts.inc()
         return saved
 
     def delete(self, key: ClientKey) -> bool:
         """See StateStore.delete."""
-        return self._timed("delete", self._store.delete, key)
+        return self._delete.time(self._store.delete, key)
 
     def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         """See StateStore.list."""
-        return self._timed("list", self._store.list, tenant, model, after, limit)
+        return self._list.time(self._store.list, tenant, model, after, limit)
 
     def close(self) -> None:
         """See StateStore.close."""
         self._store.close()
 
-    def _timed(self, verb: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        seconds, errors = self._verbs[verb]
+
+class _Verb(NamedTuple):
+    seconds: Histogram
+    errors: Counter
+
+    def time(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         began = time.perf_counter()
         try:
             return call(*args, **kwargs)
         except StoreUnavailable:
-            errors.inc()
+            self.errors.inc()
             raise
         finally:
-            seconds.observe(time.perf_counter() - began)
+            self.seconds.observe(time.perf_counter() - began)
 
 
 class TimedCountingStore(TimedStore):

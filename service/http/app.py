@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask
 
 from service.core.requests import Answer
@@ -10,7 +13,15 @@ from service.http.context import Collaborators
 from service.http.routes import clients, models, operations, predict
 
 
-def unobserved(route: str, method: str, model: str | None, status: int, seconds: float, answer: Answer | None) -> None:
+class App(Flask):
+    """A Flask whose views and hooks are plain functions, which it need not find out anew for each request."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """`func` itself."""
+        return func
+
+
+def unobserved(route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
     """Counts nothing."""
 
 
@@ -22,7 +33,7 @@ def create_app(
     slow_request_s: float = 1.0,
 ) -> Flask:
     """The HTTP face of `deps`. `observe` is told of every request when it ends."""
-    app = Flask("recurve", static_folder=None, template_folder=None)
+    app = App("recurve", static_folder=None, template_folder=None)
     app.url_map.merge_slashes = False  # an empty name is not found, rather than redirected to another path
     hooks.register(app, observe, access_log=access_log, slow_request_s=slow_request_s)
     errors.register(app)

@@ -57,6 +57,8 @@ def client_key(model: str, client: str) -> ClientKey:
 
 def check_query(*allowed: str) -> None:
     """InvalidInput naming the first query parameter that is not one of `allowed`."""
+    if not request.environ.get("QUERY_STRING"):
+        return
     for name in request.args:
         if name not in allowed:
             takes = ", ".join(allowed) if allowed else "none"

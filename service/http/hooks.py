@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from itertools import count
 
 from flask import Flask, Response, g, request
 
@@ -17,22 +18,26 @@ from service.logs import request_id
 access = logging.getLogger("recurve.access")
 
 READY = "/readyz"
-HEADER = "X-Request-Id"
+HEADER, ENVIRON_KEY = "X-Request-Id", "HTTP_X_REQUEST_ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
-# What a finished request tells its observer: route, method, model, status, seconds, and a predict's answer.
-Observer = Callable[[str, str, str | None, int, float, Answer | None], None]
+# What a finished request tells its observer: route, method, status, seconds, and a predict's answer.
+Observer = Callable[[str, str, int, float, Answer | None], None]
 
 
 def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s: float) -> None:
     """Puts the hooks on `app`; `observe` is told of every request."""
 
+    prefix, numbers = os.urandom(4).hex(), count()
+
     @app.before_request
     def begin() -> Response | None:
         g.began = time.perf_counter()
-        given = request.headers.get(HEADER)
-        request_id.set(given if given is not None and _SANE.fullmatch(given) else os.urandom(8).hex())
-        if "%2f" in request.environ.get("RAW_URI", "").partition("?")[0].lower():
+        environ = request.environ
+        given = environ.get(ENVIRON_KEY)
+        request_id.set(given if given and _SANE.fullmatch(given) else f"{prefix}{next(numbers):08x}")
+        raw = environ.get("RAW_URI", "")
+        if "%" in raw and "%2f" in raw.partition("?")[0].lower():
             # WSGI hands over a decoded path, in which this would be another client's, or another endpoint
             return problem(400, "Bad Request", "a name in the path can't contain '/', not even as %2F")
         return None
@@ -41,12 +46,11 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
     def end(response: Response) -> Response:
         seconds = time.perf_counter() - g.began
         response.headers[HEADER] = request_id.get() or ""
-        rule = request.url_rule
+        rule, status = request.url_rule, response.status_code
         route = "unknown" if rule is None else rule.rule
-        model = (request.view_args or {}).get("model")
-        observe(route, request.method, model, response.status_code, seconds, g.get("answer"))
+        observe(route, request.method, status, seconds, g.get("answer"))
         slow = seconds > slow_request_s
-        failed = response.status_code >= 500 and route != READY  # not being ready is no failure, and asked all the time
+        failed = status >= 500 and route != READY  # not being ready is no failure, and asked all the time
         if access_log or slow or failed:
             level = logging.WARNING if slow or failed else logging.INFO
             access.log(
@@ -55,13 +59,9 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
                 extra={
                     "method": request.method,
                     "path": request.path[:1024],
-                    "status": response.status_code,
+                    "status": status,
                     "duration_ms": round(seconds * 1000, 3),
                     "remote": request.remote_addr,
                 },
             )
         return response
-
-    @app.teardown_request
-    def forget(_: BaseException | None) -> None:
-        request_id.set(None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from service.core.errors import InvalidInput
 from service.core.types import FeatureSpec, FloatArray, ModelSpec
 from service.http.times import kind_of
+
+# Every real number below this in size rounds to a finite float32: half a step beyond the largest.
+FLOAT32_BOUND = 2.0**128 - 2.0**103
 
 
 def observations_array(raw: Sequence[Any], fields: Sequence[str] | str, spec: ModelSpec) -> FloatArray:
@@ -19,80 +22,59 @@ def observations_array(raw: Sequence[Any], fields: Sequence[str] | str, spec: Mo
     the value (`observations[3].pressure`): not a number, not finite after the cast to float32, too few or too many,
     a name that is no feature, beyond the feature's limits.
     """
-    names = [feature.name for feature in spec.features]
-    rows = [_row(one, index, fields, names) for index, one in enumerate(raw)]
-    try:
-        wide = np.array(rows, np.float64)
-    except OverflowError:  # an integer beyond float64
-        wide = np.array([[_to_float(value) for value in row] for row in rows])
-    with np.errstate(over="ignore"):
-        values = wide.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        index, column = map(int, np.argwhere(~finite)[0])
-        field = f"{_field(fields, index)}.{names[column]}"
-        raise InvalidInput(field, "is not a finite number that float32 holds", code="not_finite")
-    for column, feature in enumerate(spec.features):
-        _check_limits(values[:, column], fields, feature)
-    return values
+    features = spec.features
+    rows = [_row(one, index, fields, features) for index, one in enumerate(raw)]
+    return np.array(rows, np.float32)
 
 
-def _check_limits(values: FloatArray, fields: Sequence[str] | str, feature: FeatureSpec) -> None:
-    for limit, beyond, side in (
-        (feature.minimum, np.less, "below its minimum"),
-        (feature.maximum, np.greater, "above its maximum"),
-    ):
-        if limit is None:
-            continue
-        outside = beyond(values, limit)
-        if outside.any():
-            index = int(outside.argmax())
-            detail = f"{values[index]:g} is {side} of {limit:g} {feature.unit}".rstrip()
-            raise InvalidInput(f"{_field(fields, index)}.{feature.name}", detail)
-
-
-def _row(raw: Any, index: int, fields: Sequence[str] | str, names: list[str]) -> list[Any]:
+def _row(raw: Any, index: int, fields: Sequence[str] | str, features: Sequence[FeatureSpec]) -> list[Any]:
     kind = type(raw)
     row: list[Any]
     if kind is list:
-        if len(raw) != len(names):
-            raise InvalidInput(_field(fields, index), f"has {len(raw)} values, the model takes {_features(names)}")
+        if len(raw) != len(features):
+            raise InvalidInput(_field(fields, index), f"has {len(raw)} values, the model takes {_listed(features)}")
         row = raw
     elif kind is float or kind is int:
-        if len(names) != 1:
-            raise InvalidInput(_field(fields, index), f"is one number, the model takes {_features(names)}")
+        if len(features) != 1:
+            raise InvalidInput(_field(fields, index), f"is one number, the model takes {_listed(features)}")
         row = [raw]
     elif kind is dict:
-        if len(raw) != len(names) or any(name not in raw for name in names):
-            _refuse_names(raw, _field(fields, index), names)
-        row = [raw[name] for name in names]
+        if len(raw) != len(features) or any(feature.name not in raw for feature in features):
+            _refuse_names(raw, _field(fields, index), features)
+        row = [raw[feature.name] for feature in features]
     else:
         what = "must be a number, a list in manifest order or an object by feature name"
         raise InvalidInput(_field(fields, index), f"{what}, not {kind_of(raw)}")
-    for name, value in zip(names, row, strict=True):
+    for feature, value in zip(features, row, strict=True):
         if type(value) is not float and type(value) is not int:
-            raise InvalidInput(f"{_field(fields, index)}.{name}", f"must be a number, not {kind_of(value)}")
+            raise InvalidInput(f"{_field(fields, index)}.{feature.name}", f"must be a number, not {kind_of(value)}")
+        if not -FLOAT32_BOUND < value < FLOAT32_BOUND:  # so for NaN too
+            what = "is not a finite number that float32 holds"
+            raise InvalidInput(f"{_field(fields, index)}.{feature.name}", what, code="not_finite")
+        if feature.minimum is not None and value < feature.minimum:
+            _refuse_value(value, f"below its minimum of {feature.minimum:g}", _field(fields, index), feature)
+        if feature.maximum is not None and value > feature.maximum:
+            _refuse_value(value, f"above its maximum of {feature.maximum:g}", _field(fields, index), feature)
     return row
 
 
-def _refuse_names(raw: dict[str, Any], field: str, names: list[str]) -> None:
+def _refuse_value(value: float, where: str, field: str, feature: FeatureSpec) -> NoReturn:
+    raise InvalidInput(f"{field}.{feature.name}", f"{value:g} is {where} {feature.unit}".rstrip())
+
+
+def _refuse_names(raw: dict[str, Any], field: str, features: Sequence[FeatureSpec]) -> NoReturn:
+    names = [feature.name for feature in features]
     for name in raw:
         if name not in names:
-            raise InvalidInput(f"{field}.{name[:64]}", f"is no feature; the model takes {_features(names)}")
+            raise InvalidInput(f"{field}.{name[:64]}", f"is no feature; the model takes {_listed(features)}")
     missing = next(name for name in names if name not in raw)
-    raise InvalidInput(f"{field}.{missing}", f"is missing; the model takes {_features(names)}")
+    raise InvalidInput(f"{field}.{missing}", f"is missing; the model takes {_listed(features)}")
 
 
 def _field(fields: Sequence[str] | str, index: int) -> str:
     return f"{fields}[{index}]" if isinstance(fields, str) else fields[index]
 
 
-def _features(names: list[str]) -> str:
-    return f"{len(names)} feature{'s' if len(names) > 1 else ''} ({', '.join(names)})"
-
-
-def _to_float(value: float | int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+def _listed(features: Sequence[FeatureSpec]) -> str:
+    names = ", ".join(feature.name for feature in features)
+    return f"{len(features)} feature{'s' if len(features) > 1 else ''} ({names})"

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from service.http.observations import FLOAT32_BOUND, observations_array
+
 PREDICT = "/v1/models/toy/clients/c/predict"
 GOOD = [21.0, 12.0, 1013.0]
 
@@ -157,6 +159,11 @@ def test_a_body_without_a_length_is_held_to_the_limit_too(api, refused):
     refused(lambda: api.send("POST", PREDICT, environ_overrides=environ), 413, "body_too_large")
 
 
+def test_a_body_that_ends_early_is_malformed(api, refused):
+    environ = {"CONTENT_LENGTH": "40"}
+    refused(lambda: api.post(b'{"observation": 1}', environ_overrides=environ), 400, "malformed_body")
+
+
 def test_a_hostile_body_of_unknown_fields_is_named_by_its_first(api, refused):
     body = "{" + ",".join(f'"f{i}":0' for i in range(300)) + "}"
     refused(lambda: api.post(body.encode()), 422, "invalid", field="f0")
@@ -175,6 +182,17 @@ def test_a_history_is_checked_like_a_predict(api, refused):
         )
 
 
-def test_float32_limits_themselves_are_finite(api):
+def test_the_largest_float32_is_finite_and_so_is_all_that_rounds_to_it(api):
     largest = float(np.finfo(np.float32).max)
-    assert api.post({"observation": largest}).status_code == 200
+    for value in (largest, -largest, float(np.nextafter(FLOAT32_BOUND, 0))):
+        array = observations_array([value], "observations", api.registry.model("toy").labelled().spec)
+        assert abs(array[0, 0]) == np.float32(largest)
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.float64(FLOAT32_BOUND).astype(np.float32))
+
+
+def test_observations_become_float32_as_numpy_casts_them(api):
+    values = [0.1, -0.0, 1e-45, 5e-324, 16777217, 3.4e38, 10**30, 1e-30]
+    array = observations_array(values, "observations", api.registry.model("toy").labelled().spec)
+    assert array.dtype == np.float32
+    assert array[:, 0].tobytes() == np.array(values, np.float64).astype(np.float32).tobytes()

@@ -145,11 +145,11 @@ def test_the_observer_is_told_route_status_and_answer_but_no_client(api):
     api.post(b"{", client="someone")
     api.send("GET", "/nowhere/someone")
     good, bad, nowhere = api.observed
-    assert good[:4] == ("/v1/models/<model>/clients/<client>/predict", "POST", "toy", 200)
-    assert good[5].step == 1
-    assert (bad[3], bad[5]) == (400, None)
+    assert good[:3] == ("/v1/models/<model>/clients/<client>/predict", "POST", 200)
+    assert good[4].step == 1
+    assert (bad[2], bad[4]) == (400, None)
     assert nowhere[0] == "unknown"
-    assert "someone" not in str(good[:5] + bad + nowhere)
+    assert "someone" not in str(good[:4] + bad + nowhere)
 
 
 def test_metrics_are_handed_out_as_they_are(api):
