@@ -105,9 +105,9 @@ def residuals(job: Job, tracks: Sequence[Track], naive: Sequence[Mapping[str, Ar
         [t.observed(column) - each["last_value"] for t, each in zip(tracks, naive, strict=True) if "last_value" in each]
     )
     reach = float(np.quantile(np.abs(np.concatenate([misses, last])), 0.99)) or 1.0
-    bins = np.linspace(-reach, reach, 61)
-    axes[0].hist(np.clip(last, -reach, reach), bins, color=theme.others[0], alpha=0.45, label="last value")
-    axes[0].hist(np.clip(misses, -reach, reach), bins, color=theme.model, alpha=0.6, label="this model")
+    bins = np.linspace(-reach, reach, 42)
+    axes[0].hist(np.clip(misses, -reach, reach), bins, color=theme.model, alpha=0.55, label="this model")
+    axes[0].hist(np.clip(last, -reach, reach), bins, color=theme.others[0], lw=1.3, histtype="step", label="last value")
     axes[0].set_xlabel(f"observed - predicted, {job.features[column].unit}")
     axes[0].set_yticks([])
     axes[0].legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)

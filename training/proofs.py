@@ -6,6 +6,7 @@ that fails names the first node of the graph whose own output is wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,39 +33,43 @@ def worst(a: Array, b: Array, scale: Array) -> float:
 
 
 class Probe:
-    """Series to prove with: stationary random walks that look like the data, and slices of the data itself.
+    """Series to prove with: random ones that look like the data, and slices of the data itself.
 
-    ``data``: arrays (n, F), raw units. Without data: mean 0, deviation 1, kept inside `limits` (minimum, maximum of
-    each feature, None for unlimited).
+    Random series are stationary, with the data's distribution of values and correlation from one step to the next
+    (an autoregression put through the data's quantiles). ``data``: arrays (n, F), raw units. Without data: normal
+    values of mean 0 and deviation 1, or spread over `limits`, (minimum, maximum) of each feature, None for unlimited.
     """
 
-    def __init__(self, n_features: int, limits: Sequence[tuple[float | None, float | None]] = (),
-                 data: Sequence[Array] = (), seed: int = 7) -> None:  # fmt: skip
+    def __init__(
+        self,
+        n_features: int,
+        limits: Sequence[tuple[float | None, float | None]] = (),
+        data: Sequence[Array] = (),
+        seed: int = 7,
+    ) -> None:
         self._rng = np.random.default_rng(seed)
         self._data = [np.asarray(d, np.float32) for d in data if len(d) >= 2]
-        bounds = list(limits) or [(None, None)] * n_features
-        self._low = np.array([-np.inf if low is None else low for low, _ in bounds])
-        self._high = np.array([np.inf if high is None else high for _, high in bounds])
-        both = np.isfinite(self._low) & np.isfinite(self._high)
-        low, high = np.where(np.isfinite(self._low), self._low, 0), np.where(np.isfinite(self._high), self._high, 0)
-        self._mean = np.where(both, (low + high) / 2, np.where(np.isfinite(self._low), low + 3, high - 3 * (high != 0)))
-        self._std = np.where(both, (high - low) / 6, 1.0)
+        self._ranks = np.linspace(-4.0, 4.0, 513)
         self._inertia = np.full(n_features, 0.9)
         if self._data:
-            rows = np.concatenate(self._data).astype(np.float64)
-            self._mean, self._std = rows.mean(0), rows.std(0)
-            self._low, self._high = np.maximum(self._low, rows.min(0)), np.minimum(self._high, rows.max(0))
-            change = np.concatenate([np.diff(d.astype(np.float64), axis=0) for d in self._data]).var(0)
-            self._inertia = np.clip(1 - change / (2 * np.maximum(self._std, 1e-12) ** 2), 0.0, 0.999)
+            levels = [0.5 * (1 + math.erf(z / math.sqrt(2))) for z in self._ranks]
+            self._values = np.quantile(np.concatenate(self._data).astype(np.float64), levels, axis=0)
+            spread = np.concatenate(self._data).astype(np.float64).var(axis=0)
+            change = np.concatenate([np.diff(d.astype(np.float64), axis=0) for d in self._data]).var(axis=0)
+            self._inertia = np.clip(1 - change / (2 * np.maximum(spread, 1e-12)), 0.0, 0.999)
+        else:
+            bounds = list(limits) or [(None, None)] * n_features
+            self._values = np.stack([_unlike(self._ranks, *bound) for bound in bounds], axis=1)
 
     def random(self, batch: int, length: int) -> Array:
         """Random series, (batch, length, F) float32."""
-        noise = self._rng.standard_normal((batch, length, len(self._mean)))
-        level, out = noise[:, 0], np.empty_like(noise)
-        for t in range(length):
-            level = self._inertia * level + np.sqrt(1 - self._inertia**2) * noise[:, t] if t else level
-            out[:, t] = level
-        return np.clip(out * self._std + self._mean, self._low, self._high).astype(np.float32)
+        noise = self._rng.standard_normal((batch, length, len(self._inertia)))
+        z = np.empty_like(noise)
+        z[:, 0] = noise[:, 0]
+        for t in range(1, length):
+            z[:, t] = self._inertia * z[:, t - 1] + np.sqrt(1 - self._inertia**2) * noise[:, t]
+        columns = [np.interp(z[..., i], self._ranks, self._values[:, i]) for i in range(z.shape[-1])]
+        return np.stack(columns, axis=-1).astype(np.float32)
 
     def real(self, batch: int, length: int) -> Array | None:
         """Slices of the data, (batch, length, F) float32; None where no series is that long."""
@@ -82,6 +87,14 @@ class Probe:
         """Random series, and real ones where there are."""
         real = self.real(batch, length)
         return [("random", self.random(batch, length))] + ([("real", real)] if real is not None else [])
+
+
+def _unlike(z: NDArray[np.float64], low: float | None, high: float | None) -> NDArray[np.float64]:
+    """Values for normal numbers `z` where there is no data: the middle of the limits, and never beyond them."""
+    if low is not None and high is not None:
+        return np.clip((low + high) / 2 + z * (high - low) / 6, low, high)
+    shift = 0.0 if low is None and high is None else (low + 3.0 if low is not None else float(high or 0.0) - 3.0)
+    return np.clip(z + shift, -np.inf if low is None else low, np.inf if high is None else high)
 
 
 def prove_causal(stepped: Stepped, probe: Probe, scale: Array, length: int = 48) -> None:

@@ -142,7 +142,9 @@ def _facts(manifest: Manifest, job: Job, evaluation: Evaluation) -> list[dict[st
         facts.append({"value": f"{model['qlike']:.3f}", "what": f"QLIKE, {what}"})
     facts.append({"value": f"{model['rmse']:.4g} {target['unit']}", "what": f"RMSE one step ahead, {what}"})
     if "last_value" in target["skill"]:
-        facts.append({"value": f"{target['skill']['last_value']:.1%}", "what": "less error than the last value"})
+        skill = target["skill"]["last_value"]
+        than = "less error than the last value" if skill >= 0 else "more error than the last value"
+        facts.append({"value": f"{abs(skill):.1%}", "what": than})
     facts.append(
         {
             "value": f"{target['coverage']:.1%}",
@@ -181,7 +183,8 @@ def _series_table(job: Job, evaluation: Evaluation) -> dict[str, Any] | None:
         }
         for key, each in target["series"].items()
     ]
-    return {"columns": ["rows", *[f"{loss.upper()}, {title(name)}" for name in names], "coverage"], "rows": rows}
+    heading = f"Series by series, {loss.upper()} one step ahead"
+    return {"title": heading, "columns": ["rows", *map(title, names), "coverage"], "rows": rows}
 
 
 def _details(manifest: Manifest, job: Job, seconds: Mapping[str, float]) -> list[tuple[str, str]]:

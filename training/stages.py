@@ -55,7 +55,8 @@ def print_scores(console: Console, evaluation: Evaluation) -> None:
     scores = evaluation.scores
     for name, target in scores["targets"].items():
         qlike = target["loss"] == "qlike"
-        table = Table(title=f"{name}, one step ahead, {scores['part']}", title_justify="left", title_style="bold")
+        console.print(f"\n{name}, one step ahead, {scores['part']}:", style="bold", highlight=False, soft_wrap=True)
+        table = Table()
         table.add_column("forecaster")
         for column in [*(["QLIKE"] if qlike else []), f"RMSE, {target['unit']}", f"MAE, {target['unit']}", "skill"]:
             table.add_column(column, justify="right")
@@ -64,7 +65,8 @@ def print_scores(console: Console, evaluation: Evaluation) -> None:
             skill = f"{target['skill'][who]:+.1%}" if who in target["skill"] else ""
             table.add_row(title(who), *figures, skill, style="bold" if who == "model" else None)
         console.print(table)
-        console.print(f"  {scores['level']:.0%} interval holds {target['coverage']:.1%} of the truths", highlight=False)
+        console.print(f"{scores['level']:.0%} interval holds {target['coverage']:.1%} of the truths", highlight=False)
+    console.print()
     for check in evaluation.checks:
         mark, style = ("✓", "green") if check.passed else ("✗", "bold red")
         console.print(f"{mark} {check.text}", style=style, highlight=False, soft_wrap=True)

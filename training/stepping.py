@@ -32,9 +32,11 @@ class LiteStepper:
     def __init__(self, tflite: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter  # a runtime: loaded when there is something to run
 
-        with quiet():
+        with quiet():  # the runtime greets when it first allocates
             self._interpreter = Interpreter(model_path=str(tflite), num_threads=1)
-        self._step = self._interpreter.get_signature_runner("step")
+            self._step = self._interpreter.get_signature_runner("step")
+            details = self._step.get_input_details().items()
+            self._step(**{name: np.zeros((1, detail["shape"][1]), np.float32) for name, detail in details})
         known = self._interpreter.get_signature_list()
         self._gates = self._interpreter.get_signature_runner("gates") if "gates" in known else None
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-RNN = dict(return_sequences=True)
+RNN = {"return_sequences": True}
 
 
 def model(build: Callable[[Any], Any], n_features: int = 2, length: int | None = None) -> keras.Model:
@@ -172,7 +172,7 @@ CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "a sum over time": (lambda: model(lambda x: layers.Dense(2)(ops.cumsum(x, axis=1))), "cumsum"),
     "a mean over time": (lambda: model(lambda x: x - ops.mean(x, axis=1, keepdims=True)), "mean"),
     "normalised over time": (
-        lambda: model(lambda x: layers.LayerNormalization(axis=1, name="over_time")(x), length=None), "over_time",
+        lambda: model(lambda x: layers.LayerNormalization(axis=1, center=False, scale=False, name="over_time")(x)), "over_time",
     ),
     "group norm": (lambda: model(lambda x: layers.GroupNormalization(1, name="groups")(x)), "groups"),
     "unit norm over time": (lambda: model(lambda x: layers.UnitNormalization(axis=1, name="unit")(x)), "unit"),
