@@ -16,7 +16,8 @@ from training.recall_task import BIN, FAR, LENGTH, Run, Series, evaluation
 
 # colours that also differ for colour-blind eyes (Okabe & Ito)
 COLOURS = {"lstm": "#0072B2", "gru": "#E69F00", "simple_rnn": "#009E73", "feed_forward": "#CC79A7"}
-INK, FAINT = "#222222", "#999999"
+INK, FAINT, MARK = "#222222", "#999999", "#D55E00"
+UNITS_SHOWN = 10
 
 
 def draw_recall(runs: Sequence[Run], path: Path) -> None:
@@ -28,7 +29,7 @@ def draw_recall(runs: Sequence[Run], path: Path) -> None:
     for name in dict.fromkeys(run.architecture for run in runs):
         of = np.stack([run.by_lag for run in runs if run.architecture == name])
         far = [run.far for run in runs if run.architecture == name]
-        label = f"{name}: R² at lag ≥ {FAR}  {min(far):.2f} … {max(far):.2f}"
+        label = f"{name}: R² at lag ≥ {FAR}  {min(far):.3f} … {max(far):.3f}"
         colour = COLOURS[name]
         axes.fill_between(middles, of.min(axis=0), of.max(axis=0), color=colour, alpha=0.2, linewidth=0)
         axes.plot(middles, of.mean(axis=0), styles[name], color=colour, linewidth=2.2, label=label)
@@ -66,40 +67,54 @@ def gates_over(model: keras.Model, x: NDArray[np.float32]) -> dict[str, NDArray[
 
 
 def draw_gates(model: keras.Model, path: Path) -> None:
-    """One series with the lstm's answer, and below it what its gates do: write at a mark, keep in between."""
+    """One series with the lstm's answer, and below it what its gates do: write at a mark, keep in between.
+
+    Shown are the `UNITS_SHOWN` units whose forget gate closes most at a mark: those that hold the value.
+    """
     series = example(evaluation())
     gates = gates_over(model, series.x)
     marks = np.flatnonzero(series.x[:, 1])
     answer = model.predict(series.x[None], verbose=0)[0, :, 0]
-    apart = np.setdiff1d(np.arange(len(series.x)), marks)
-    # units that rewrite themselves at a mark on top: kept in between, forgotten at the mark
-    order = np.argsort(gates["f"][marks[1:]].mean(axis=0) - gates["f"][apart].mean(axis=0))
-    figure = Figure(figsize=(9, 8), dpi=130, layout="constrained")
-    top, *panels = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
-    top.plot(series.x[:, 0], ".", color=FAINT, markersize=3.5, label="value (not marked: to be ignored)")
-    top.plot(marks, series.x[marks, 0], "o", color="#D55E00", markersize=8, label="value at a mark (to be kept)")
-    top.step(np.arange(len(answer)), series.y, where="post", color=INK, linewidth=1, label="what is asked for")
-    top.plot(answer, color=COLOURS["lstm"], linewidth=2, label="the lstm's answer")
-    top.set(ylim=(-1.1, 1.1), ylabel="value")
-    top.set_title("One series: the lstm answers with the value at the last mark", loc="left", color=INK)
-    top.legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncols=4, frameon=False, fontsize=8.5)
-    for axes, gate, title in zip(
-        panels,
-        ("i", "f"),
+    apart = np.setdiff1d(np.arange(LENGTH), marks)
+    closing = gates["f"][apart].mean(axis=0) - gates["f"][marks[1:]].mean(axis=0)
+    shown = np.argsort(-closing)[:UNITS_SHOWN]
+    written = np.abs(gates["i"] * gates["c"])
+    figure = Figure(figsize=(9, 7.6), dpi=130, layout="constrained")
+    top, *panels = figure.subplots(3, 1, sharex=True, height_ratios=(1.4, 1, 1))
+    top.plot(series.x[:, 0], ".", color=FAINT, markersize=3.5, label="value without a mark: to be ignored")
+    top.step(np.arange(LENGTH), series.y, where="post", color=INK, linewidth=1, label="what is asked for")
+    top.step(
+        np.arange(LENGTH),
+        answer,
+        where="post",
+        color=COLOURS["lstm"],
+        linewidth=2,
+        alpha=0.8,
+        label="the lstm's answer",
+    )
+    top.plot(marks, series.x[marks, 0], "o", color=MARK, markersize=7, label="value at a mark: to be kept")
+    top.set(xlim=(-1, LENGTH), ylim=(-1.1, 1.1), ylabel="value")
+    top.set_title("One series: the lstm answers with the value at the last mark", loc="left", color=INK, pad=28)
+    top.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=4, frameon=False, fontsize=8, columnspacing=1.2)
+    for axes, values, brightest, title in (
+        (panels[0], written, 0.5, "Write: input gate × candidate. Strong at a mark, little in between"),
         (
-            "Input gate: opens at a mark, the unit writes",
-            "Forget gate: 1 keeps what is there, 0 clears it for the new value",
+            panels[1],
+            gates["f"],
+            1.0,
+            "Keep: forget gate. Near 1 in between, low at a mark to make room for the new value",
         ),
-        strict=True,
     ):
         image = axes.imshow(
-            gates[gate].T[order], aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest"
+            values.T[shown], aspect="auto", cmap="viridis", vmin=0, vmax=brightest, interpolation="nearest"
         )
-        axes.plot(marks, np.full(len(marks), -1.6), "v", color="#D55E00", clip_on=False, markersize=6)
-        axes.set(ylabel="unit", yticks=[])
-        axes.set_title(title, loc="left", color=INK, pad=14)
-        figure.colorbar(image, ax=axes, pad=0.01, ticks=[0, 0.5, 1], label="gate")
-    panels[-1].set_xlabel("step")
+        axes.plot(marks, np.full(len(marks), -1.1), "v", color=MARK, clip_on=False, markersize=6)
+        axes.set(ylabel=f"{UNITS_SHOWN} of {values.shape[1]} units", yticks=[])
+        axes.set_title(title, loc="left", color=INK, pad=12)
+        figure.colorbar(
+            image, ax=axes, pad=0.01, ticks=[0, brightest / 2, brightest], extend="max" if brightest < 1 else None
+        )
+    panels[-1].set_xlabel("step (triangles: marks)")
     for axes in (top, *panels):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
