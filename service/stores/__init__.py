@@ -18,7 +18,10 @@ def open_store(url: str) -> StateStore:
     ``memory://`` · ``sqlite:///relative/folder`` · ``sqlite:////absolute/folder`` · either with
     ``?durability=process`` (the default) or ``?durability=power``.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreNotOpened(f"{url!r} is no URL ({error})") from error
     opener = _OPENERS.get(parts.scheme)
     if opener is None:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS)

@@ -12,10 +12,10 @@ from tests.models.samples import publish_sample
 
 ROOT = Path(__file__).parents[2]
 
-# Forks a publisher per moment and kills it right before its k-th call that changes the disk, for each k in turn.
-# The production code has no hooks: the child wraps the os functions it calls.
+# Forks a publisher per moment and kills it right before its k-th call that changes the disk, or right after it opened
+# a file to write, for each k in turn. The production code has no hooks: the child wraps the functions it calls.
 KILLER = """
-import json, os, signal, sys
+import io, os, signal, sys
 from pathlib import Path
 from models.repository import Repository
 from tests.models.samples import publish_sample
@@ -24,15 +24,22 @@ NAMES = ("mkdir", "open", "fsync", "rename", "replace", "rmdir", "unlink", "clos
 
 def die_at(moment):
     count = 0
+    def tick(name):
+        nonlocal count
+        count += 1
+        if count == moment:
+            os.write(2, f"{name}\\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
     def wrap(name, real):
         def call(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == moment:
-                os.write(2, f"{name}\\n".encode())
-                os.kill(os.getpid(), signal.SIGKILL)
+            tick(name)
             return real(*args, **kwargs)
         return call
+    def opening(*args, **kwargs):
+        file = io_open(*args, **kwargs)
+        tick("opened")
+        return file
+    io_open, io.open = io.open, opening
     for name in NAMES:
         setattr(os, name, wrap(name, getattr(os, name)))
 
@@ -69,7 +76,7 @@ def killed(tmp_path_factory):
 def test_the_killer_reaches_every_kind_of_step(killed):
     calls, _ = killed
     assert len(calls) > 20
-    assert {"mkdir", "open", "fsync", "rename", "replace"} <= set(calls)
+    assert {"mkdir", "open", "opened", "fsync", "rename", "replace"} <= set(calls)
 
 
 def test_a_publish_killed_at_any_moment_leaves_whole_versions_and_honest_labels(killed):

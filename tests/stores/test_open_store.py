@@ -54,6 +54,7 @@ def test_three_slashes_are_relative_and_four_absolute(opened, tmp_path, monkeypa
         ("redis-ish://host", "memory://, sqlite://"),
         ("", "memory://, sqlite://"),
         ("var/state", "memory://, sqlite://"),
+        ("sqlite://[", "is no URL"),
         ("memory://host", "just memory://"),
         ("memory:///folder", "just memory://"),
         ("sqlite://", "sqlite:///relative/folder"),

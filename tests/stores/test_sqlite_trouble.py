@@ -202,15 +202,24 @@ def log_salt(shard):
     return Path(f"{shard.file}-wal").read_bytes()[16:24]
 
 
-def test_no_writer_begins_the_log_anew_while_it_is_being_moved(shard):
+@pytest.mark.parametrize("moved_before", [False, True])
+def test_no_writer_begins_the_log_anew_while_it_is_being_moved(shard, moved_before):
     assert shard.save(PATH, None, b"1" * 8, b"first") is True
-    log, salt = Log(shard), log_salt(shard)
-    with contextlib.closing(shard.connect()) as another, log.continued():
-        busy, logged, moved = another.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        assert busy == 0
-        assert moved == logged  # all of it: without the reader the next save would begin anew
-        assert shard.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
-        assert log_salt(shard) == salt
+    log = Log(shard)
+    with contextlib.closing(shard.connect()) as another:
+
+        def move_all():
+            busy, logged, moved = another.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            assert busy == 0
+            assert moved == logged
+
+        if moved_before:
+            move_all()
+        with log.continued():
+            salt = log_salt(shard)
+            move_all()  # without the reader the next save would begin anew
+            assert shard.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
+            assert log_salt(shard) == salt
     assert log.move() is True
     assert shard.save(PATH, b"2" * 8, b"3" * 8, b"third") is True
     assert log_salt(shard) != salt
