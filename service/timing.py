@@ -1,0 +1,104 @@
+"""The core's ports, timed by wrapping: an engine's steps, a store's verbs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+
+from prometheus_client import Counter, Histogram
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import CountsClients, Engine, Page, StateStore, Stored
+from service.core.types import ClientKey, FloatArray
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CountingStore(StateStore, CountsClients, Protocol):
+    """A store that counts clients."""
+
+
+class TimedEngine:
+    """An Engine whose steps are timed."""
+
+    def __init__(self, engine: Engine, step_s: Histogram) -> None:
+        self._engine = engine
+        self._step_s = step_s
+
+    def step(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Engine.step."""
+        began = time.perf_counter()
+        result = self._engine.step(x, state)
+        self._step_s.observe(time.perf_counter() - began)
+        return result
+
+    def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
+        """See Engine.gates."""
+        return self._engine.gates(x, state)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._engine.close()
+
+
+class TimedStore:
+    """A StateStore whose verbs are timed, its failures and lost races counted."""
+
+    def __init__(self, store: StateStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
+        self._store = store
+        self._load, self._save, self._delete, self._list = (
+            _Verb(seconds.labels(verb), errors.labels(verb)) for verb in ("load", "save", "delete", "list")
+        )
+        self._conflicts = conflicts
+
+    def load(self, key: ClientKey) -> Stored | None:
+        """See StateStore.load."""
+        return self._load.time(self._store.load, key)
+
+    def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        """See StateStore.save."""
+        saved = self._save.time(self._store.save, key, old, new, blob)
+        if not saved:
+            self._conflicts.inc()
+        return saved
+
+    def delete(self, key: ClientKey) -> bool:
+        """See StateStore.delete."""
+        return self._delete.time(self._store.delete, key)
+
+    def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
+        """See StateStore.list."""
+        return self._list.time(self._store.list, tenant, model, after, limit)
+
+    def close(self) -> None:
+        """See StateStore.close."""
+        self._store.close()
+
+
+class _Verb(NamedTuple):
+    seconds: Histogram
+    errors: Counter
+
+    def time(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        began = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        except StoreUnavailable:
+            self.errors.inc()
+            raise
+        finally:
+            self.seconds.observe(time.perf_counter() - began)
+
+
+class TimedCountingStore(TimedStore):
+    """A TimedStore over a store that counts clients."""
+
+    def __init__(self, store: CountingStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
+        super().__init__(store, seconds, errors, conflicts)
+        self._counting = store
+
+    def count(self, tenant: str, model: str) -> int:
+        """See CountsClients.count."""
+        return self._counting.count(tenant, model)
