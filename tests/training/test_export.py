@@ -21,8 +21,6 @@ from training.refusals import ExportRefused
 from training.stepping import LiteStepper, SavedModelStepper, open_stepper
 from training.walk import Walk
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
