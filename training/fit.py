@@ -138,7 +138,7 @@ class Trainer:
         miss = check.change - normal[..., middle]
         room = np.where(miss > 0, normal[..., -1] - normal[..., middle], normal[..., middle] - normal[..., 1])
         needed = (np.abs(miss) / np.maximum(room, 1e-6))[counted]
-        factors = np.clip(np.quantile(needed, levels[-1] - levels[0], axis=0), 0.5, 2.0)
+        factors = np.clip(np.quantile(needed, levels[-1] - levels[0], axis=0), 0.1, 10.0)
         self._forecast.spread.assign(factors.astype(np.float32))
         return [float(each) for each in factors]
 
