@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+LINGER_S = 0.001
 CONF = Path(__file__).with_name("gunicorn.conf.py")
 
 
@@ -36,7 +38,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
     """A gthread worker that closes idle keep-alive connections as soon as it is asked to stop.
 
     gunicorn's own counts them as under way and waits out the graceful timeout for each that stays open.
+
+    A thread stays with its connection while nobody waits for a thread and the next request follows at once. Between
+    two requests gunicorn's own hands each connection to the main loop and back, two switches of threads under the
+    interpreter lock, which cost more than our work does.
     """
+
+    def handle(self, conn: Any) -> Any:
+        """Requests of one connection, until it falls idle or others wait; what the main loop has to do with it then."""
+        while True:
+            result = super().handle(conn)
+            if result is not True or not self.alive or conn.is_http2 or self.tpool._work_queue.qsize() > 0:
+                return result
+            if not _follows(conn.sock):
+                return result
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: accept nothing more, finish what is under way."""
@@ -50,6 +65,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
                 self.poller.unregister(connection.sock)
                 self.nr_conns -= 1
                 connection.close()
+
+
+def _follows(sock: socket.socket) -> bool:
+    """Whether there is more to read on `sock` within a moment (or its end, which a read will find)."""
+    sock.settimeout(LINGER_S)
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.setblocking(True)
+    return True
 
 
 class ErrorLogger(Logger):  # type: ignore[misc]  # gunicorn publishes no types

@@ -215,6 +215,37 @@ def test_sigterm_lets_a_request_under_way_end(tiny_repository, tmp_path):
         assert service.process.wait(BOUND_S) == 0
 
 
+def test_a_busy_connection_does_not_keep_a_thread_from_others(tiny_repository):
+    with running_service(tiny_repository, "memory://", workers=1, threads=1) as service, requests.Session() as busy:
+        stop = threading.Event()
+
+        def hammer():
+            while not stop.is_set():
+                assert busy.get(f"{service.url}/livez", timeout=30).status_code == 200
+
+        with ThreadPoolExecutor(1) as pool:
+            hammering = pool.submit(hammer)
+            try:
+                with requests.Session() as other:
+                    for _ in range(20):
+                        assert other.get(f"{service.url}/livez", timeout=10).status_code == 200
+            finally:
+                stop.set()
+            hammering.result()
+
+
+def test_what_is_no_http_chunk_is_refused_and_moves_nothing(service):
+    predict(service.url, "chunks", 20.0)
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        head = (
+            f"POST /v1/models/{SINGLE}/clients/chunks/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"zz\r\n{}")
+        connection.settimeout(BOUND_S)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+    assert predict(service.url, "chunks", 20.0, step=2)["step"] == 2
+
+
 def test_a_taken_port_is_said_in_one_sentence(tiny_repository, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
