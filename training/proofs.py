@@ -103,6 +103,7 @@ def prove_causal(stepped: Stepped, probe: Probe, scale: Array, length: int = 48)
         return
     for kind, x in probe.each(2, length):
         base = stepped.whole(tf.constant(x)).numpy()
+        _check_finite(base, kind, length)
         for t in (0, 1, length // 2, length - 2):
             moved = x.copy()
             moved[:, t + 1 :] = probe.random(2, length)[:, t + 1 :]
@@ -124,9 +125,7 @@ def prove_stepping(stepped: Stepped, probe: Probe, scale: Array) -> float:
     for length in LENGTHS:
         for kind, x in probe.each(2, length):
             whole = stepped.whole(tf.constant(x)).numpy()
-            if not np.isfinite(whole).all():
-                raise ExportRefused("", f"the model answers values that are not finite ({kind} series of length "
-                                        f"{length}); give --data if its inputs need another range")  # fmt: skip
+            _check_finite(whole, kind, length)
             stepwise = stepped.stepwise(tf.constant(x), stepped.fresh(2))["y"].numpy()
             cut = length // 3
             first = stepped.sequence(tf.constant(x[:, :cut]), stepped.fresh(2)) if cut else None
@@ -165,6 +164,15 @@ def measure_fading(stepped: Stepped, probe: Probe, scale: Array, limit: float = 
         if apart.any():
             needed = max(needed, int(np.flatnonzero(apart)[-1]) + 2)
     return needed if needed <= MAX_CONTEXT else None
+
+
+def _check_finite(y: Array, kind: str, length: int) -> None:
+    if not np.isfinite(y).all():
+        raise ExportRefused(
+            "",
+            f"the model answers values that are not finite ({kind} series of length {length}); if its inputs need "
+            "another range, give real ones with --data",
+        )
 
 
 def _leaking_node(stepped: Stepped, x: Array, moved: Array, t: int) -> str:

@@ -16,6 +16,11 @@ from training.refusals import ExportRefused
 from training.walk import Walk
 
 
+def compiled(call: Any, signature: list[Any]) -> Any:
+    """A TensorFlow function. Keras layers need no AutoGraph, and reading their source takes seconds."""
+    return tf.function(call, input_signature=signature, autograph=False)
+
+
 class Stepped:
     """The functions that a bundle's signatures are made of. K targets, Q quantiles, S floats of state.
 
@@ -37,12 +42,12 @@ class Stepped:
         row = tf.TensorSpec([None, f], tf.float32, "x")
         rows = tf.TensorSpec([None, None, f], tf.float32, "x")
         state = tf.TensorSpec([None, s], tf.float32, "state")
-        self.step = tf.function(self._step, input_signature=[row, state])
-        self.gates = tf.function(self._gates, input_signature=[row, state])
-        self.sequence = tf.function(self._sequence, input_signature=[rows, state])
-        self.stepwise = tf.function(self._loop, input_signature=[rows, state])
-        self.window = tf.function(self._window, input_signature=[rows])
-        self.whole = tf.function(self._whole, input_signature=[rows])
+        self.step = compiled(self._step, [row, state])
+        self.gates = compiled(self._gates, [row, state])
+        self.sequence = compiled(self._sequence, [rows, state])
+        self.stepwise = compiled(self._loop, [rows, state])
+        self.window = compiled(self._window, [rows])
+        self.whole = compiled(self._whole, [rows])
 
     def fresh(self, batch: int) -> Any:
         """The fresh state of `batch` clients, (batch, S)."""

@@ -77,11 +77,13 @@ def _looped(step: Any) -> Any:
     """The SavedModel's `step`, called once per observation of x (B, T, F) -> y (T, B, K, 1 + Q)."""
 
     def run(x: Any, state: Any) -> Any:
-        ys = tf.TensorArray(tf.float32, size=tf.shape(x)[1])
-        for t in tf.range(tf.shape(x)[1]):
-            out = step(x=x[:, t], state=state)
-            state = tf.ensure_shape(out["state"], state.shape)
-            ys = ys.write(t, out["y"])
-        return ys.stack()
+        length = tf.shape(x)[1]
 
-    return tf.function(run)
+        def body(t: Any, state: Any, ys: Any) -> tuple[Any, Any, Any]:
+            out = step(x=x[:, t], state=state)
+            return t + 1, tf.ensure_shape(out["state"], state.shape), ys.write(t, out["y"])
+
+        ys = tf.TensorArray(tf.float32, size=length)
+        return tf.while_loop(lambda t, *_: t < length, body, (0, state, ys))[2].stack()
+
+    return tf.function(run, autograph=False)
