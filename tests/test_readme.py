@@ -1,0 +1,57 @@
+"""What README.md says of the service is what the service is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.bootstrap import build
+from service.http.errors import TITLES
+from service.settings import Settings, variable
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of each row of the table in `text`, below its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    table = README.split("<!-- settings -->")[1].split("<!-- /settings -->")[0]
+    expected = []
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else str(field.default)
+        if field.annotation is bool:
+            default = "on" if field.default else "off"
+        expected.append([f"`--{name.replace('_', '-')}`", f"`{variable(name)}`", f"`{default}`", field.description])
+    assert rows(table) == expected
+
+
+def test_the_api_table_has_every_endpoint_and_no_other(tmp_path: Path) -> None:
+    service = build(Settings(workers=1, state_url="memory://", models_dir=tmp_path))
+    try:
+        served = {
+            f"{method} {re.sub('<(int:)?', '{', rule.rule).replace('>', '}')}"
+            for rule in service.app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        }
+    finally:
+        service.close()
+    section = README.split("\n## API\n")[1].split("\n### ")[0]
+    said = {row[0].strip("`").replace("CLIENT", "/v1/models/{model}/clients/{client}") for row in rows(section)}
+    assert said == served
+
+
+def test_every_error_code_is_in_the_table() -> None:
+    section = README.split("\n### Errors\n")[1].split("\n## ")[0]
+    said = {code for row in rows(section) for code in re.findall(r"`([a-z_]+)`", row[1])}
+    assert said - {"expected_step", "field"} == set(TITLES)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"]\(([^)#]+)\)", README))))
+def test_a_link_of_the_readme_leads_somewhere(path: str) -> None:
+    assert (Path(__file__).resolve().parent.parent / path).exists()
