@@ -36,9 +36,15 @@ class Commands(click.Group):
         except (TrainingError, RepositoryError) as exc:
             raise click.ClickException(str(exc)) from exc
         except ValueError as exc:
-            if type(exc).__name__ not in ("JobInvalid", "SourceInvalid", "TooShort"):
+            from training.job import JobInvalid
+            from training.sources import SourceInvalid
+            from training.windows import TooShort
+
+            if not isinstance(exc, JobInvalid | SourceInvalid | TooShort):
                 raise
             raise click.ClickException(str(exc)) from exc
+        except OSError as exc:
+            raise click.ClickException(f"can't read or write: {exc}") from exc
         except KeyboardInterrupt:
             click.echo("\nStopped; nothing was published.", err=True)
             raise click.exceptions.Exit(130) from None
@@ -208,6 +214,8 @@ def export(
 
 def _named(text: str) -> tuple[str, str]:
     name, _, unit = text.partition(":")
+    if not 1 <= len(name.strip()) <= 64:
+        raise click.BadParameter(f"{text!r} is not NAME or NAME:UNIT")
     return name.strip(), unit.strip()
 
 

@@ -117,6 +117,8 @@ def _check_recurrent(node: Any, key: str) -> None:
     layer = node.operation
     if layer.go_backwards:
         raise ExportRefused(key, "go_backwards=True reads the future")
+    if layer.unroll:
+        raise ExportRefused(key, "unroll=True fixes the length of the series; leave it off, the weights stay the same")
     if len(node.input_tensors) != 1 or node.arguments.kwargs.get("initial_state") is not None:
         raise ExportRefused(key, "its initial_state comes from the graph; a client's state comes from its record")
     if isinstance(layer, layers.ConvLSTM1D | layers.ConvLSTM2D | layers.ConvLSTM3D):

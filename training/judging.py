@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -16,6 +17,20 @@ from training.report import write_report
 from training.sources import load_series
 from training.stages import Stages
 from training.stepping import open_stepper
+
+JUDGING = (
+    "name",
+    "title",
+    "source",
+    "features",
+    "targets",
+    "interval_s",
+    "quantiles",
+    "horizon",
+    "season",
+    "test",
+    "gates",
+)
 
 
 def reevaluate(
@@ -53,14 +68,15 @@ def reevaluate(
 
 def job_of(manifest: Manifest, data: Path | None) -> Job:
     """The job a version was made by, reading `data` instead of its own file if given."""
-    try:
-        job = Job.model_validate(manifest.job)
-    except ValidationError:
+    made_by = manifest.job or {}
+    if "source" in made_by:
+        job = _judging_part(manifest.name, made_by)
+    else:
         if data is None:
             raise TrainingError(
                 f"{manifest.name} was exported without a job: give its series with --data FILE.csv (columns time, "
                 f"{', '.join(f.name for f in manifest.features)})"
-            ) from None
+            )
         job = _plain_job(manifest, data)
     if data is not None:
         job = job.model_copy(update={"source": job.source.model_copy(update={"path": str(data.resolve())})})
@@ -71,6 +87,18 @@ def job_of(manifest: Manifest, data: Path | None) -> Job:
             f"the data {manifest.name} was trained on ({job.source.path}) is not here; give it with --data FILE"
         )
     return job
+
+
+def _judging_part(name: str, made_by: dict[str, Any]) -> Job:
+    """The job as far as judging needs it: how it was fitted may have been said in words of another release."""
+    kept = {key: made_by[key] for key in JUDGING if key in made_by}
+    validation = made_by.get("fit", {}).get("validation")
+    try:
+        return Job.model_validate(kept | ({} if validation is None else {"fit": {"validation": validation}}))
+    except ValidationError as exc:
+        raise TrainingError(
+            f"the job that {name} was trained by is of another release and can't be read; train it again ({exc})"
+        ) from exc
 
 
 def _plain_job(manifest: Manifest, data: Path) -> Job:

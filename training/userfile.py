@@ -122,9 +122,13 @@ def _complete(model: Any, said: Description) -> tuple[list[tuple[str, str]], lis
     if len(features) != n_features:
         raise TrainingError(f"the model takes {n_features} features, {len(features)} are named with --feature")
     n_targets = int(output[-2] if said.quantiles else output[-1])
-    if said.targets:
-        return features, list(said.targets)
-    return features, features if n_targets == n_features else _numbered("y", n_targets)
+    targets = list(said.targets) or (features if n_targets == n_features else _numbered("y", n_targets))
+    for option, names in (("--feature", features), ("--target", targets)):
+        if len({name for name, _ in names}) < len(names):
+            raise TrainingError(f"{option} names something twice: {', '.join(name for name, _ in names)}")
+    if list(said.quantiles) != sorted(set(said.quantiles)):
+        raise TrainingError("--quantile levels have to rise, in the order of the model's columns")
+    return features, targets
 
 
 def _numbered(letter: str, count: int) -> list[tuple[str, str]]:

@@ -35,6 +35,8 @@ def test_help_loads_neither_frameworks_nor_tables():
         (["evaluate", "nothing", "--data", "absent.csv"], "does not exist"),
         (["export", "absent.keras", "--name", "x"], "does not exist"),
         (["train", "sensor", "--architecture", "transformer"], "feed_forward"),
+        (["export", __file__, "--name", "x", "--feature", ":degC"], "NAME:UNIT"),
+        (["export", __file__, "--name", "x", "--import", "no.such.module"], "can't be imported"),
     ],
 )
 def test_a_user_error_is_one_clear_sentence(tmp_path, arguments, told):

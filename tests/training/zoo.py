@@ -145,6 +145,9 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str, str]] = {
         lambda: model(lambda x: layers.LSTM(2, **RNN)(layers.RepeatVector(3, name="again")(layers.LSTM(2)(x)))),
         "again", "time axis",
     ),
+    "unrolled": (
+        lambda: model(lambda x: layers.LSTM(2, unroll=True, name="flat", **RNN)(x), length=8), "flat", "unroll",
+    ),
     "a subclassed model": (lambda: Opaque(name="opaque"), "opaque", "functional"),
 }  # fmt: skip
 
@@ -165,6 +168,21 @@ class Peek(layers.Layer):
         return ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class Hiding(layers.Layer):
+    """A foreign layer with a memory that the walk can't see."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.memory = layers.LSTM(2, return_sequences=True)
+
+    def build(self, shape: Any) -> None:
+        self.memory.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.memory(x)
+
+
 CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "the first step subtracted": (
         lambda: model(lambda x: layers.Dense(2)(layers.Subtract(name="since")([x, x[:, :1]]))), "get_item",
@@ -172,11 +190,15 @@ CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "a sum over time": (lambda: model(lambda x: layers.Dense(2)(ops.cumsum(x, axis=1))), "cumsum"),
     "a mean over time": (lambda: model(lambda x: x - ops.mean(x, axis=1, keepdims=True)), "mean"),
     "normalised over time": (
-        lambda: model(lambda x: layers.LayerNormalization(axis=1, center=False, scale=False, name="over_time")(x)), "over_time",
+        lambda: model(lambda x: layers.LayerNormalization(1, center=False, scale=False, name="over_time")(x)),
+        "over_time",
     ),
     "group norm": (lambda: model(lambda x: layers.GroupNormalization(1, name="groups")(x)), "groups"),
     "unit norm over time": (lambda: model(lambda x: layers.UnitNormalization(axis=1, name="unit")(x)), "unit"),
     "a peek ahead": (lambda: model(lambda x: layers.Dense(2)(Peek(name="peek")(x))), "peek"),
+    "a memory hidden in a foreign layer": (
+        lambda: model(lambda x: layers.Dense(2)(Hiding(name="hiding")(x))), "hiding",
+    ),
     "dropout that stays on": (lambda: model(lambda x: layers.Dropout(0.5, name="noise")(x, training=True)), "noise"),
 }  # fmt: skip
 
