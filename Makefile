@@ -124,10 +124,10 @@ endef
 
 define HELLO
 printf '%s\n' '' \
-  'When the log below says it listens, http://$(HOST):$(PORT) is up (Ctrl-C ends it). Try in another terminal:' '' \
-  "    curl http://$(HOST):$(PORT)/v1/models/sensor/clients/roof-7/predict -d '{\"observation\": [21.3, 12.0, 1013]}'" '' \
+  'Once the log below says that Recurve listens, try this in another terminal (Ctrl-C here ends the service):' '' \
+  "    curl http://$(HOST):$(PORT)/v1/models/sensor/clients/roof-7/predict -d '{\"observation\": [21.3, 12.0, 1013.0]}'" '' \
   'One hour of temperature, dew point and pressure goes in; what is expected an hour later comes out, such as' '' \
   '    {"model": "sensor", "version": 1, "client": "roof-7", "step": 1,' \
-  '     "prediction": {"temperature": {"value": 20.9, "interval": {"level": 0.9, "lower": 18.8, "upper": 22.9}, ...' '' \
+  '     "prediction": {"temperature": {"value": 21.28, "interval": {"level": 0.9, "lower": 19.66, "upper": 22.91}, ...' '' \
   'Send the next hour alone: the answer builds on all that came before.' ''
 endef
