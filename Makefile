@@ -42,7 +42,9 @@ serve: $(VENV)/.training ## train the demonstration models if there are none, th
 	    $(PY) -m training train "$$name" --quick --models-dir "$(MODELS_DIR)"
 	  fi
 	done
-	$(HELLO)
+	if [[ -e "$(MODELS_DIR)/sensor/labels.json" ]]; then
+	  $(HELLO)
+	fi
 	exec $(PY) -m service --host "$(HOST)" --port "$(PORT)" --workers "$(WORKERS)" --models-dir "$(MODELS_DIR)" $(ARGS)
 
 test: $(VENV)/.dev ## run every test, real gunicorn included (ARGS="-k words" picks some)
