@@ -64,13 +64,19 @@ def check_agreement(
                 advance((turn + t / STEPS) / len(BATCHES))
         expected = reference(tf.constant(x), tf.constant(fresh)).numpy()
         off = np.array([worst(y, expected[t], scale) for t, y in enumerate(ys)])
-        first, last = off[: STEPS // 4].max(), off[-(STEPS // 4) :].max()
-        if off.max() > 1:
-            raise Disagreement(f"batch {batch}: off by {off.max():.2g} tolerances at step {int(off.argmax()) + 1}")
-        if last > max(4 * first, 0.1):
-            raise Disagreement(f"batch {batch}: the difference grows, {first:.2g} to {last:.2g} tolerances")
-        largest = max(largest, float(off.max()))
+        largest = max(largest, accept(off, batch))
     return largest
+
+
+def accept(off: NDArray[np.float64], batch: int) -> float:
+    """The largest of ``off`` (steps,), differences in tolerances; Disagreement if one is beyond 1 or they grow."""
+    quarter = len(off) // 4
+    first, last = off[:quarter].max(), off[-quarter:].max()
+    if off.max() > 1:
+        raise Disagreement(f"batch {batch}: off by {off.max():.2g} tolerances at step {int(off.argmax()) + 1}")
+    if last > max(4 * first, 0.1):
+        raise Disagreement(f"batch {batch}: the difference grows, {first:.2g} to {last:.2g} tolerances")
+    return float(off.max())
 
 
 def _looped(step: Any) -> Any:

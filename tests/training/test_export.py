@@ -19,6 +19,7 @@ from training.fingerprint import fingerprint
 from training.proofs import worst
 from training.refusals import ExportRefused
 from training.stepping import LiteStepper, SavedModelStepper, open_stepper
+from training.tflite import Disagreement, accept
 from training.walk import Walk
 
 
@@ -151,6 +152,18 @@ def test_without_agreement_there_is_no_step_tflite_and_that_is_said(tmp_path, mo
     assert not (tmp_path / "b" / STEP_TFLITE).exists()
     assert any("No step.tflite" in each and "off by" in each for each in said)
     assert isinstance(open_stepper(tmp_path / "b"), SavedModelStepper)
+
+
+def test_litert_is_accepted_within_tolerance_and_only_if_the_difference_does_not_grow():
+    flat = np.full(2_000, 0.3)
+    assert accept(flat, 1) == pytest.approx(0.3)
+    assert accept(np.linspace(0, 0.05, 2_000), 1) == pytest.approx(0.05)  # growing, but not worth mentioning
+    with pytest.raises(Disagreement, match="grows"):
+        accept(np.linspace(0, 0.9, 2_000) ** 2, 32)
+    with pytest.raises(Disagreement, match="step 1501"):
+        accept(np.where(np.arange(2_000) == 1_500, 1.5, flat), 1)
+    with pytest.raises(Disagreement):
+        accept(np.where(np.arange(2_000) == 3, np.inf, flat), 1)
 
 
 @pytest.mark.parametrize(
