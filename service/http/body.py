@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flask import request
-
+from service.http.context import Environ
 from service.http.errors import BodyEncoded, BodyTooLarge, MalformedBody
 
 DRAIN_BYTES = 64 * 1024 * 1024
@@ -13,27 +12,26 @@ DRAIN_S = 2.0
 _PIECE = 64 * 1024
 
 
-def read_body(limit: int) -> bytes:
-    """The body of the request. BodyTooLarge beyond `limit` bytes, declared or sent; BodyEncoded if compressed."""
-    environ = request.environ
+def read_body(environ: Environ, limit: int) -> bytes:
+    """The request's body. BodyTooLarge beyond `limit` bytes, declared or sent; BodyEncoded if compressed."""
     encoding = environ.get("HTTP_CONTENT_ENCODING", "identity")
     if encoding.lower() != "identity":
         raise BodyEncoded(encoding)
     declared = environ.get("CONTENT_LENGTH")
     length = int(declared) if declared and declared.isdecimal() else None
     # one byte more than the limit is asked for where the length is unknown: then the limit is seen to be passed
-    data = b"" if length is not None and length > limit else _read(limit + 1 if length is None else length)
+    data = b"" if length is not None and length > limit else _read(environ, limit + 1 if length is None else length)
     if len(data) > limit or (length is not None and length > limit):
-        _drain()
+        _drain(environ)
         raise BodyTooLarge(limit)
     if length is not None and len(data) < length:
         raise MalformedBody(f"the body ended after {len(data)} of {length} bytes")
     return data
 
 
-def _read(most: int) -> bytes:
+def _read(environ: Environ, most: int) -> bytes:
     """Up to `most` bytes, fewer only at the end of the body."""
-    stream, pieces = request.environ["wsgi.input"], []
+    stream, pieces = environ["wsgi.input"], []
     while most > 0:
         try:
             piece = stream.read(most)
@@ -46,13 +44,13 @@ def _read(most: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _drain() -> None:
+def _drain(environ: Environ) -> None:
     """Throws away what the client still sends, within bounds.
 
     Most clients send their whole body before they look for an answer; closing on them would reset the connection
     and lose the answer. What arrives is dropped piece by piece, never kept.
     """
-    stream, deadline, left = request.environ["wsgi.input"], time.monotonic() + DRAIN_S, DRAIN_BYTES
+    stream, deadline, left = environ["wsgi.input"], time.monotonic() + DRAIN_S, DRAIN_BYTES
     try:
         while left > 0 and time.monotonic() < deadline:
             piece = stream.read(_PIECE)

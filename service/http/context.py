@@ -14,6 +14,9 @@ from service.core.predictor import Predictor
 from service.core.registry import Registry
 from service.core.types import ClientKey
 
+Environ = dict[str, Any]  # WSGI's; what the routes read of it they read there: each look at Flask's proxies costs
+BEGAN, ANSWER = "recurve.began", "recurve.answer"  # kept in it: when the request began, what a predict answered
+
 TENANT = "default"
 ID_MAX = 256
 _UNDECODABLE = "\ufffd"  # what bytes that are not UTF-8 are read as
@@ -55,9 +58,9 @@ def client_key(model: str, client: str) -> ClientKey:
     return ClientKey(tenant(), model, client)
 
 
-def check_query(*allowed: str) -> None:
+def check_query(environ: Environ, *allowed: str) -> None:
     """InvalidInput naming the first query parameter that is not one of `allowed`."""
-    if not request.environ.get("QUERY_STRING"):
+    if not environ.get("QUERY_STRING"):
         return
     for name in request.args:
         if name not in allowed:

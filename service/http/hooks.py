@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from service.core.requests import Answer
+from service.http.context import ANSWER, BEGAN
 from service.http.errors import problem
 from service.logs import request_id
 
@@ -32,8 +33,8 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
 
     @app.before_request
     def begin() -> Response | None:
-        g.began = time.perf_counter()
         environ = request.environ
+        environ[BEGAN] = time.perf_counter()
         given = environ.get(ENVIRON_KEY)
         request_id.set(given if given and _SANE.fullmatch(given) else f"{prefix}{next(numbers):08x}")
         raw = environ.get("RAW_URI", "")
@@ -44,11 +45,12 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
 
     @app.after_request
     def end(response: Response) -> Response:
-        seconds = time.perf_counter() - g.began
+        environ = request.environ
+        seconds = time.perf_counter() - environ[BEGAN]
         response.headers[HEADER] = request_id.get() or ""
         rule, status = request.url_rule, response.status_code
         route = "unknown" if rule is None else rule.rule
-        observe(route, request.method, status, seconds, g.get("answer"))
+        observe(route, environ["REQUEST_METHOD"], status, seconds, environ.get(ANSWER))
         slow = seconds > slow_request_s
         failed = status >= 500 and route != READY  # not being ready is no failure, and asked all the time
         if access_log or slow or failed:

@@ -20,26 +20,26 @@ def blueprint(deps: Collaborators) -> Blueprint:
 
     @routes.get("/v1/models/<model>/clients")
     def listing(model: str) -> Response:
-        check_query("after", "limit")
+        check_query(request.environ, "after", "limit")
         limit = query_int(request.args, "limit", PAGE, 1, PAGE_MAX)
         page = deps.predictor.clients(tenant(), model, request.args.get("after"), limit)
         return json_response({"model": model, "clients": page.clients, "next": page.cursor})
 
     @routes.get("/v1/models/<model>/clients/<client>")
     def inspect(model: str, client: str) -> Response:
-        check_query()
+        check_query(request.environ)
         return json_response(render.client(deps.predictor.inspect(client_key(model, client))))
 
     @routes.delete("/v1/models/<model>/clients/<client>")
     def forget(model: str, client: str) -> Response:
-        check_query()
+        check_query(request.environ)
         if not deps.predictor.forget(client_key(model, client)):
             raise ClientNotFound(model, client)
         return Response(status=204)
 
     @routes.get("/v1/models/<model>/clients/<client>/gates")
     def gates(model: str, client: str) -> Response:
-        check_query("last")
+        check_query(request.environ, "last")
         last = query_int(request.args, "last", GATES, 1, GATES_MAX)
         return json_response(render.gates(deps.predictor.gates(client_key(model, client), last)))
 

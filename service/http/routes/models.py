@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from service.http import render
 from service.http.context import Collaborators, check_query
@@ -15,18 +15,18 @@ def blueprint(deps: Collaborators) -> Blueprint:
 
     @routes.get("/v1/models")
     def listing() -> Response:
-        check_query()
+        check_query(request.environ)
         models = deps.registry.models
         return json_response({"models": [render.model(models[name]) for name in sorted(models)]})
 
     @routes.get("/v1/models/<model>")
     def model(model: str) -> Response:
-        check_query()
+        check_query(request.environ)
         return json_response(render.model(deps.registry.model(model)))
 
     @routes.get("/v1/models/<model>/versions/<int:number>")
     def version(model: str, number: int) -> Response:
-        check_query()
+        check_query(request.environ)
         return json_response(render.version(deps.registry.model(model).version(number)))
 
     return routes
