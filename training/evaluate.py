@@ -85,18 +85,10 @@ def evaluate(
     """
     parts = split(series, job)
     horizon = job.horizon if feedback(manifest) is not None else 1
-    tracks = []
-    for i, each in enumerate(series):
-        learnt = len(parts.train[i])
-        past = hindcast(
-            stepper,
-            manifest,
-            each.values,
-            learnt,
-            horizon,
-            lambda share, i=i: advance(0.8 * (i + share) / len(series)),  # type: ignore[misc]
-        )
-        tracks.append(Track(each, learnt, learnt + len(parts.validation[i]), past))
+    learnt = [len(part) for part in parts.train]
+    values = [each.values for each in series]
+    past = hindcast(stepper, manifest, values, learnt, horizon, lambda share: advance(0.8 * share))
+    tracks = [Track(each, learnt[i], learnt[i] + len(parts.validation[i]), past[i]) for i, each in enumerate(series)]
     residuals = _residuals(tracks, job)
     references = [
         References(job, target, series, [track.judged for track in tracks], horizon)

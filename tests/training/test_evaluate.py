@@ -60,11 +60,22 @@ def test_baselines_are_not_fitted_on_the_test_part():
 
 def test_state_streams_from_the_start_and_look_ahead_feeds_the_point_forecast_back():
     values = autoregressive(PHI, 700, n_features=2).values
-    past = hindcast(Proportional(PHI), manifest(2), values, 400, 5)
+    (past,) = hindcast(Proportional(PHI), manifest(2), [values], [400], 5)
     assert past.states[:, 0].tolist() == list(range(400, 701))
     np.testing.assert_array_equal(past.next[:, :, 0], np.float32(PHI) * values[399:-1])
     expected = values[399:, None, :] * PHI ** np.arange(1, 6)[None, :, None]
     np.testing.assert_allclose(past.ahead, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_series_of_any_length_side_by_side_are_each_as_if_alone():
+    lengths = [300, 120, 501] + [200 + i for i in range(70)]
+    series = [autoregressive(PHI, n, seed=n).values for n in lengths]
+    starts = [n // 2 for n in lengths]
+    together = hindcast(Proportional(PHI), manifest(), series, starts, 3)
+    for values, start, past in zip(series, starts, together, strict=True):
+        (alone,) = hindcast(Proportional(PHI), manifest(), [values], [start], 3)
+        for name in ("next", "ahead", "states"):
+            np.testing.assert_array_equal(getattr(past, name), getattr(alone, name))
 
 
 def test_a_model_that_does_not_predict_all_features_is_judged_one_step_ahead():
