@@ -16,7 +16,8 @@ class Carried:
     head. It shares the network's weights; `variables` are those that training may change.
     """
 
-    def __init__(self, network: keras.Model) -> None:
+    def __init__(self, network: keras.Model, dropout: float = 0.0, seed: int | None = None) -> None:
+        self._dropout = keras.layers.Dropout(dropout, seed=seed)
         self._head = network.get_layer("head")
         self._stages = [_stage(layer) for layer in network.layers if layer.name.startswith("memory_")]
         layers = [layer for layer in network.layers if layer.name.startswith("memory_")] + [self._head]
@@ -26,12 +27,16 @@ class Carried:
         """The state before a series begins, for `streams` series side by side: a flat list of float32 tensors."""
         return [each for stage in self._stages for each in stage.fresh(streams)]
 
-    def __call__(self, seen: Any, state: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """``seen`` (B, T, D) prepared, ``state`` -> ``h`` (B, T, K (1 + Q)) and the state after the last step."""
+    def __call__(self, seen: Any, state: Sequence[Any], training: bool = False) -> tuple[Any, list[Any]]:
+        """``seen`` (B, T, D) prepared, ``state`` -> ``h`` (B, T, K (1 + Q)) and the state after the last step.
+
+        With `training`, the share `dropout` of what every memory layer passes upwards is hidden; states never are.
+        """
         x, rest, after = seen, list(state), []
         for stage in self._stages:
             own, rest = rest[: stage.size], rest[stage.size :]
             x, own = stage(x, own)
+            x = self._dropout(x, training=training)
             after += own
         return self._head(ops.concatenate([x, seen], axis=-1)), after
 

@@ -80,7 +80,7 @@ class Trainer:
     def __init__(self, job: Job, network: keras.Model) -> None:
         self._settings, self._quantiles, self._name = job.fit, job.quantiles, job.name
         self._forecast = network.get_layer("forecast")
-        self._carried = Carried(network)
+        self._carried = Carried(network, job.fit.dropout, job.fit.seed)
         self._loss = Loss(job)
         self._variables = self._carried.variables
         self._averages = [tf.Variable(each.value, trainable=False) for each in self._variables]
@@ -153,7 +153,7 @@ class Trainer:
         self, seen: Any, change: Any, unit: Any, counts: Any, state: list[Any]
     ) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            h, state = self._carried(seen, state)
+            h, state = self._carried(seen, state, training=True)
             loss = self._loss(self._forecast.normal(h), change, unit, counts)
         self._optimizer.apply(tape.gradient(loss, self._variables), self._variables)
         done = tf.cast(self._optimizer.iterations, tf.float32)

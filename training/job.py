@@ -145,6 +145,7 @@ class Fit(Table):
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=10, ge=1, description="epochs without a better validation loss before stopping")
     learning_rate: float = Field(default=8e-3, gt=0, description="the highest rate")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of a memory layer's outputs hidden in training")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     averaging: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights, per update")
 
