@@ -20,6 +20,7 @@ from service.loader import Loader
 from service.metrics import Metrics, ServedNow
 from service.settings import Settings, metrics_dir
 from service.stores import open_store
+from service.stores.errors import StoreNotOpened
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,12 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     service = Service(app, registry, store, loader)
     app.extensions["recurve"] = service
     return service
+
+
+def why_no_store(settings: Settings) -> str | None:
+    """What keeps the store from being opened, None if nothing does. It is closed again: a process opens its own."""
+    try:
+        open_store(settings.state_url).close()
+    except StoreNotOpened as error:
+        return str(error)
+    return None

@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from typing import Any
+from typing import Any, NoReturn
 
 from service.banner import banner
 from service.logs import log_config
@@ -59,10 +59,13 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """The socket is open and no worker forked yet: they inherit what is imported now and so start fast.
 
-    Nothing is built here, and no runtime is imported; both are the workers' own.
+    Nothing that lives on is built here, and no runtime is imported; both are the workers' own.
     """
-    import service.bootstrap  # noqa: F401
+    from service.bootstrap import why_no_store
 
+    trouble = why_no_store(settings)
+    if trouble is not None:
+        _give_up(trouble)
     print(banner(settings), flush=True)
 
 
@@ -75,13 +78,18 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, at its end."""
-    service = getattr(worker.wsgi, "extensions", {}).get("recurve")
+    app = getattr(worker, "wsgi", None)  # None: the worker failed before it had one
+    service = getattr(app, "extensions", {}).get("recurve")
     if service is not None:
         service.close()
 
 
 def on_exit(server: Any) -> None:
     """The master ends."""
+    _drop_metrics()
+
+
+def _drop_metrics() -> None:
     if os.path.basename(os.environ[METRICS_DIR]).startswith(_MINE):
         shutil.rmtree(os.environ[METRICS_DIR], ignore_errors=True)
 
@@ -93,10 +101,12 @@ def _refuse_a_taken_port() -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            print(
-                f"recurve: can't listen on {settings.host}:{settings.port}: {error.strerror}. "
-                "Is another service running there? Choose another with --port or RECURVE_PORT.",
-                file=sys.stderr,
-                flush=True,
+            _give_up(
+                f"can't listen on {settings.host}:{settings.port}: {error.strerror}. "
+                "Is another service running there? Choose another with --port or RECURVE_PORT."
             )
-            sys.exit(1)
+
+
+def _give_up(why: str) -> NoReturn:
+    _drop_metrics()
+    sys.exit(f"recurve: {why}")

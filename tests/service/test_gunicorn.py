@@ -261,6 +261,8 @@ def test_a_taken_port_is_said_in_one_sentence(tiny_repository, tmp_path):
         ({"state_url": "memory://"}, "lives inside one process"),
         ({"workers": "two"}, "RECURVE_WORKERS"),
         ({"engine": "magic"}, "RECURVE_ENGINE"),
+        ({"state_url": "postgres://x"}, "recurve: no store is called 'postgres://x'"),
+        ({"state_url": "sqlite:////dev/null/state"}, "recurve: /dev/null/state can't hold records"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_said_at_the_start(tiny_repository, tmp_path, settings, said):
