@@ -23,6 +23,15 @@ from training.streams import Batch, Prepared, prepared, training_batch, validati
 from training.windows import split
 
 
+class Diverged(ArithmeticError):
+    """A training whose loss was never a finite number: nothing was learnt."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"{job.name}: the loss is not finite; lower fit.learning_rate or look for absurd values in the data"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """One pass over the training part: losses are in units of the change; `validation` is with averaged weights."""
@@ -50,7 +59,8 @@ def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Pr
     """Train a network for `job` on `series`, each cut in time as `windows.split` says; the test part is never read.
 
     With `quick` the job's `quick` tables apply. Deterministic given the job's seed, which becomes Keras' global seed.
-    `progress` gets one task, a step of it for each epoch. Raises TooShort if a series cannot be split.
+    `progress` gets one task, a step of it for each epoch. Raises TooShort if a series cannot be split and
+    Diverged if the loss is not finite.
     """
     if quick:
         job = job.quickened()
@@ -69,8 +79,11 @@ def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Pr
     check = validation_batch(known, ends)
     trainer = Trainer(job, network)
     history = trainer.run(learnt, check, progress)
+    sane = [epoch for epoch in history if math.isfinite(epoch.validation)]
+    if not sane:
+        raise Diverged(job)
     spread = trainer.calibrate(check)
-    best = min(history, key=lambda epoch: epoch.validation).number
+    best = min(sane, key=lambda epoch: epoch.validation).number
     return Fitted(network, job, history, best, spread, time.monotonic() - began, time.process_time() - cpu)
 
 
@@ -97,18 +110,17 @@ class Trainer:
         self._optimizer.build(self._variables)
         task = None if progress is None else progress.add_task(f"fit {self._name}", total=settings.epochs)
         history: list[Epoch] = []
-        best, kept = math.inf, self._values(self._averages)
+        best, best_number, kept = math.inf, 0, self._values(self._averages)
         for number in range(1, settings.epochs + 1):
             began = time.monotonic()
             loss = self._epoch(training_batch(learnt, settings.streams, settings.chunk, random))
             validation = self.validate(check, self._averages)
             history.append(Epoch(number, time.monotonic() - began, loss, validation))
             if validation < best:
-                best, kept = validation, self._values(self._averages)
+                best, best_number, kept = validation, number, self._values(self._averages)
             if progress is not None and task is not None:
                 progress.update(task, advance=1, description=f"fit {self._name}: loss {loss:.4f}, best {best:.4f}")
-            waited = number - min(history, key=lambda epoch: epoch.validation).number
-            if waited >= settings.patience or not math.isfinite(loss):
+            if number - best_number >= settings.patience or not math.isfinite(loss):
                 break
         if progress is not None and task is not None:
             progress.update(task, completed=settings.epochs)

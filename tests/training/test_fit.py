@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.carried import Carried
-from training.fit import Trainer, fit
+from training.fit import Diverged, Trainer, fit
 from training.job import Job
 from training.losses import Loss
 from training.networks import build_network
@@ -113,6 +113,11 @@ def test_the_weights_kept_are_those_of_the_best_epoch():
 def test_training_stops_when_patience_is_out():
     fitted = fit(job(epochs=30, patience=2, learning_rate=3.0, clip=100.0, averaging=0.0), [wave()])
     assert len(fitted.history) == fitted.best + 2 < 30
+
+
+def test_a_training_that_learnt_nothing_finite_says_so():
+    with pytest.raises(Diverged, match="wave: the loss is not finite"):
+        fit(job(learning_rate=1e30), [wave()])
 
 
 def test_quick_applies_the_jobs_quick_tables():
