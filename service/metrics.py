@@ -27,6 +27,7 @@ Labelled = TypeVar("Labelled", Counter, Histogram)
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
 
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # a stranger can make up others
 _REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STEP_BUCKETS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.1)
 _STORE_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.05, 0.25, 1.0, 2.5)
@@ -89,7 +90,7 @@ class Metrics:
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
-        self._child(self._request_s, route, method, status).observe(seconds)
+        self._child(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
         if answer is None:
             if route == PREDICT_ROUTE:
                 self._child(self._predicts, "", "", status).inc()

@@ -106,6 +106,13 @@ def test_requests_and_answers_are_counted(metrics):
         assert value(metrics, f"recurve_request_seconds_count{{{labels}}}") == count
 
 
+def test_methods_that_strangers_make_up_are_one_label(metrics):
+    for i in range(50):
+        metrics.observe_request("unknown", f"METHOD{i}", 405, 0.001, None)
+    assert value(metrics, 'recurve_request_seconds_count{method="other",route="unknown",status="405"}') == 50
+    assert "METHOD7" not in metrics.exposition()[0].decode()
+
+
 def test_what_is_served_and_kept_is_told_at_a_scrape(metrics):
     registry, store = registry_of(make_spec(), LeakyIntegrator()), open_store("memory://")
     store.save(KEY, None, b"1" * 8, b"")
