@@ -215,6 +215,18 @@ def test_sigterm_lets_a_request_under_way_end(tiny_repository, tmp_path):
         assert service.process.wait(BOUND_S) == 0
 
 
+def test_sighup_replaces_the_workers_and_keeps_clients_and_counts(tiny_repository, tmp_path):
+    with running_service(tiny_repository, f"sqlite:///{tmp_path / 'state'}") as service:
+        predict(service.url, "c", 20.0)
+        old = set(service.workers())
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(set(service.workers()) - old) == 2 == len(service.workers()), BOUND_S, "new workers")
+        wait_until(lambda: service.status("/readyz") == 200, BOUND_S, "ready")
+        assert predict(service.url, "c", 20.0)["step"] == 2
+        text = requests.get(f"{service.url}/metrics", timeout=10).text
+        assert metric(text, "recurve_predicts_total", model=SINGLE, version="1", status="200") == 2
+
+
 def test_a_busy_connection_does_not_keep_a_thread_from_others(tiny_repository):
     with running_service(tiny_repository, "memory://", workers=1, threads=1) as service, requests.Session() as busy:
         stop = threading.Event()
