@@ -97,9 +97,9 @@ class Trainer:
         self._loss = Loss(job)
         self._variables = self._carried.variables
         self._averages = [tf.Variable(each.value, trainable=False) for each in self._variables]
-        self._update = tf.function(self._update_eagerly)
-        self._check = tf.function(self._check_eagerly)
-        self._normal = tf.function(self._normal_eagerly)
+        self._update = tf.function(self._update_eagerly, autograph=False)
+        self._check = tf.function(self._check_eagerly, autograph=False)
+        self._normal = tf.function(self._normal_eagerly, autograph=False)
 
     def run(self, learnt: Sequence[Prepared], check: Batch, progress: Progress | None) -> list[Epoch]:
         """Train until the epochs are done or patience is out; then the weights are the best epoch's averages."""
