@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from benchmarks.bundle import NAME, sensor_repository
 from benchmarks.engine import step_us
 from benchmarks.load import BenchmarkFailed, Load, find_wrk, middle, press
+from benchmarks.page import page
 from benchmarks.servers import (
     Server,
     empty_endpoint,
@@ -47,7 +48,8 @@ STARTS = 3
 @click.option("--rounds", default=4, show_default=True, help="Loads of each kind; the median counts.")
 @click.option("--models-dir", default=Path("models/published"), type=click.Path(path_type=Path), show_default=True)
 @click.option("--output", default=Path("build/bench.json"), type=click.Path(path_type=Path), show_default=True)
-def main(seconds: int, rounds: int, models_dir: Path, output: Path) -> None:
+@click.option("--page", "markdown", type=click.Path(path_type=Path), help="Write the figures as a page of docs, too.")
+def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Path | None) -> None:
     console = Console()
     try:
         find_wrk()
@@ -64,6 +66,8 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
     show(console, seen)
+    if markdown is not None:
+        markdown.write_text(page(seen), encoding="utf-8")
     console.print(f"written to {output}")
 
 

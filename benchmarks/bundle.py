@@ -22,13 +22,13 @@ def sensor_repository(published: Path, scratch: Path) -> tuple[Path, str]:
     """A model repository that serves `NAME`, and where its model is from in words."""
     repository = Repository(published)
     if NAME in repository.names() and repository.labels(NAME).labels:
-        return published, f"{published}/{NAME}/{repository.resolve(NAME)}"
+        return published, f"the published model {NAME}, version {repository.resolve(NAME)}"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bundle", str(scratch)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BenchmarkFailed(f"no bundle to measure could be made:\n{done.stderr[-2000:]}")
-    return scratch, "an untrained model of the same size"
+    return scratch, f"an untrained model of the size of {NAME}"
 
 
 def publish_untrained(root: Path) -> None:

@@ -52,8 +52,10 @@ def press(url: str, connections: int, seconds: int, *, predict: bool) -> Load:
     if line is None:
         raise BenchmarkFailed(f"wrk failed: {done.stdout}{done.stderr}")
     seen = json.loads(line.removeprefix("RESULT "))
-    if seen["refused"] or seen["broken"] or not seen["requests"]:
+    if seen["refused"] or seen["broken"]:
         raise BenchmarkFailed(f"{url}: not every answer was 2xx: {seen}")
+    if not seen["requests"]:
+        raise BenchmarkFailed(f"{url}: no answer within {seconds} s; is the machine very busy?")
     return Load(seen["requests"] / (seen["duration_us"] / 1e6), seen["p50_us"] / 1e3, seen["p99_us"] / 1e3)
 
 
