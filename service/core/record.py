@@ -8,7 +8,6 @@ then the context, the ring of requests, the last answer's previous prediction an
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -31,6 +30,8 @@ LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, cov
 HEADER = struct.Struct("<4s8s QQQQdddd BBHHHHHH ?BBIQIIHd")
 ENTRY = struct.Struct("<8s8sQQ")  # a remembered request: key hash, digest, first and last step
 NO_KEY = bytes(8)
+PAIRED = struct.Struct(f"<{PAIRED_SUMS}d")
+FINGERPRINT_SIZE = 32  # bytes of a sha256
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
             bytes.fromhex(track.fingerprint),
             track.state.tobytes(),
             track.y.tobytes(),
-            struct.pack("<4d", *track.sums),
+            PAIRED.pack(*track.sums),
         )
     parts += (record.context.tobytes(), record.ring)
     if last is None:
@@ -152,30 +153,6 @@ def encode(key: ClientKey, record: Record) -> bytes:
     return b"".join((MAGIC, _checksum(key, body), body))
 
 
-class _Reader:
-    """Takes arrays off a blob in order; RecordCorrupt instead of reading past the end."""
-
-    def __init__(self, blob: bytes, at: int) -> None:
-        self.blob, self.at = blob, at
-
-    def bytes(self, size: int) -> bytes:
-        piece = self.blob[self.at : self.at + size]
-        if len(piece) != size:
-            raise RecordCorrupt("the record ends too early")
-        self.at += size
-        return piece
-
-    def floats(self, *shape: int) -> FloatArray:
-        size = math.prod(shape)
-        at, self.at = self.at, self.at + 4 * size
-        if self.at > len(self.blob):
-            raise RecordCorrupt("the record ends too early")
-        return np.frombuffer(self.blob, np.float32, size, at).reshape(shape)
-
-    def doubles(self, size: int) -> tuple[float, ...]:
-        return struct.unpack(f"<{size}d", self.bytes(8 * size))
-
-
 def decode(key: ClientKey, blob: bytes) -> Record:
     """The record in `blob`; its arrays are read-only views. RecordCorrupt if one byte is not as `encode` wrote it."""
     if len(blob) < HEADER.size:
@@ -188,29 +165,33 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     _, _, generation, step, behind, scored, last_time, created, touched, weight = head[:10]
     label_size, n_tracks, state_size, n_features, n_targets, width, n_context, n_ring = head[10:18]
     answered, status, reason, filled, last_behind, version, rows, last_width, last_seen = head[18:]
+    answer_size = 4 * n_targets * (1 + rows * last_width) if answered else 0
+    track_size = FINGERPRINT_SIZE + 4 * (state_size + n_targets * width) + PAIRED.size
+    live_size = 8 * n_targets * LIVE_SUMS
+    size = label_size + n_tracks * track_size + 4 * n_context * n_features + n_ring * ENTRY.size
+    if len(blob) != HEADER.size + size + answer_size + live_size:
+        raise RecordCorrupt("the record's length is not what its header says")
     if n_tracks < 1 or status >= len(STATUSES) or reason >= len(REASONS):
         raise RecordCorrupt("the record's header does not hold")
-    reader = _Reader(blob, HEADER.size)
-    label = reader.bytes(label_size).decode("utf-8", "replace")
-    tracks = tuple(
-        Track(
-            reader.bytes(32).hex(),
-            reader.floats(state_size),
-            reader.floats(n_targets, width),
-            reader.doubles(PAIRED_SUMS),
-        )
-        for _ in range(n_tracks)
-    )
-    context = reader.floats(n_context, n_features)
-    ring = reader.bytes(n_ring * ENTRY.size)
+    at = HEADER.size + label_size
+    label = blob[HEADER.size : at].decode("utf-8", "replace")
+    tracks = []
+    for _ in range(n_tracks):
+        fingerprint = blob[at : at + FINGERPRINT_SIZE].hex()
+        state = np.frombuffer(blob, np.float32, state_size, at := at + FINGERPRINT_SIZE)
+        y = np.frombuffer(blob, np.float32, n_targets * width, at := at + 4 * state_size).reshape(n_targets, width)
+        sums = PAIRED.unpack_from(blob, at := at + 4 * n_targets * width)
+        tracks.append(Track(fingerprint, state, y, sums))
+        at += PAIRED.size
+    context = np.frombuffer(blob, np.float32, n_context * n_features, at).reshape(n_context, n_features)
+    ring = blob[(at := at + 4 * n_context * n_features) : (at := at + n_ring * ENTRY.size)]
     last = None
     if answered:
-        predicted = reader.floats(n_targets)
-        y = reader.floats(rows, n_targets, last_width)
-        last = LastAnswer(STATUSES[status], REASONS[reason], filled, last_behind, version, last_seen, predicted, y)
-    live = LiveErrors(scored, weight, reader.doubles(n_targets * LIVE_SUMS))
-    if reader.at != len(blob):
-        raise RecordCorrupt("the record has bytes after its end")
+        predicted = np.frombuffer(blob, np.float32, n_targets, at)
+        told = np.frombuffer(blob, np.float32, rows * n_targets * last_width, at + 4 * n_targets)
+        told = told.reshape(rows, n_targets, last_width)
+        last = LastAnswer(STATUSES[status], REASONS[reason], filled, last_behind, version, last_seen, predicted, told)
+    live = LiveErrors(scored, weight, struct.unpack_from(f"<{n_targets * LIVE_SUMS}d", blob, at + answer_size))
     return Record(
-        label, generation, step, behind, last_time, created, touched, tracks, context, live, ring=ring, last=last
+        label, generation, step, behind, last_time, created, touched, tuple(tracks), context, live, ring=ring, last=last
     )
