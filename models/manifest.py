@@ -76,7 +76,7 @@ class Manifest(Part):
     created: datetime
     features: tuple[Feature, ...] = Field(min_length=1)
     targets: tuple[Target, ...] = Field(min_length=1)
-    interval_s: float | None = Field(default=None, gt=0)
+    interval_s: float | None = Field(default=None, ge=1e-3)
     initial_state: tuple[float, ...]
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     architecture: str

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.core.errors import InvalidInput
-from service.core.lookahead import fed_back
+from service.core.lookahead import bounds, fed_back
 from service.core.ports import Engine
 from service.core.record import LiveErrors
-from service.core.scoring import score
+from service.core.scoring import Told, score
 from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
 
 Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
@@ -51,7 +51,9 @@ class Progress:
         self.batch, self.y, self.behind = self.spec.initial_state[None], None, 0
         self.base = self.base[:0]
         self.rows.clear()
-        self.status, self.reason, self.filled = "restarted", reason, 0
+        self.status, self.filled = "restarted", 0
+        if self.last_seen is None:  # that the client had expired says more
+            self.reason = reason
 
     def fill(self, missing: int) -> None:
         """Step over `missing` steps on the model's own predictions; each leaves a NaN row in the context."""
@@ -85,9 +87,17 @@ class Progress:
         """The prediction after each observation, (n, K, W) float32."""
         return self.outputs[0][None] if len(self.outputs) == 1 else np.asarray(self.outputs, np.float32)
 
+    def told(self) -> Told | None:
+        """The prediction standing, as the client is told it."""
+        return None if self.y is None else Told(self.y[:, 0], bounds(self.spec, self.y))
+
+    def is_finite(self) -> bool:
+        """Whether the state and every prediction are numbers."""
+        return bool(np.isfinite(self.batch).all() and np.isfinite(self.predictions()).all())
+
     def check_finite(self) -> None:
         """InvalidInput not_finite if the observations drove the state or a prediction out of float32's range."""
-        if not (np.isfinite(self.batch).all() and np.isfinite(self.predictions()).all()):
+        if not self.is_finite():
             detail = "the values drive the model's state or prediction out of float32's range"
             raise InvalidInput("observations", detail, code="not_finite")
 
@@ -101,7 +111,8 @@ def fresh(spec: ModelSpec, engine: Engine, status: Status, reason: str | None = 
 def rebuild(spec: ModelSpec, engine: Engine, context: FloatArray, reason: str) -> Progress:
     """The state these weights make of ``context`` (c, F); NaN rows (missing steps) are filled anew.
 
-    Rows before the first observation are dropped: there is nothing to fill them with.
+    Rows before the first observation are dropped: there is nothing to fill them with. Where the rows drive these
+    weights out of float32's range, the state is the fresh one, `restarted`.
     """
     progress = fresh(spec, engine, "rebuilt", reason)
     for row in context:
@@ -109,6 +120,8 @@ def rebuild(spec: ModelSpec, engine: Engine, context: FloatArray, reason: str) -
             progress.fill(1)
         else:
             progress.step(row[None])
+    if not progress.is_finite():  # these weights can't follow the client's past
+        return fresh(spec, engine, "restarted", reason)
     progress.filled = 0
     progress.outputs.clear()
     return progress
@@ -119,23 +132,24 @@ def absorb(
     observations: FloatArray,
     plan: list[Gap],
     live: LiveErrors | None,
-    standing: FloatArray | None,
-) -> tuple[LiveErrors | None, FloatArray | None]:
+    told: Told | None,
+) -> tuple[LiveErrors | None, Told | None]:
     """Step ``observations`` (n, F), bridging `plan[i]` before the i-th; score each against the prediction before it.
 
-    ``standing`` (K, W) is the prediction the client was given for the first of them, None if none. Nothing is
-    scored after a gap, nor with `live` None (priming: no prediction was given). Returns the live errors and the
-    prediction that the first observation was scored against (K, W), None if it was not.
+    `told` is what the client was told of the first of them, None if nothing. Nothing is scored after a gap, nor with
+    `live` None (priming: no prediction was given). Returns the live errors and what the first observation was scored
+    against, None if it was not.
     """
     spec, scored_first = progress.spec, None
     for i, gap in enumerate(plan):
         x = observations[i]
         if gap is not None:
             progress.bridge(*gap)
-        elif live is not None and standing is not None:
-            scored_first = standing if i == 0 else scored_first
-            live = score(live, spec, standing, x, progress.last_row())
+        elif live is not None and told is not None:
+            scored_first = told if i == 0 else scored_first
+            live = score(live, spec, told, x, progress.last_row())
         progress.step(x[None])
-        standing = progress.y
+        if live is not None and i + 1 < len(plan):
+            told = progress.told()
     progress.check_finite()
     return live, scored_first

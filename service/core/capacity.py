@@ -19,7 +19,7 @@ class _Count:
 class Capacity:
     """Refuses new clients of a (tenant, model) beyond `limit`; those that exist are never asked.
 
-    The store's count is taken at most every 10 s per process, with this process's own newcomers added: N
+    The store's count is taken at most every 10 s per process, with this process's own changes added: N
     processes can overshoot by what the other N - 1 admit within 10 s. A store that can't count has no limit.
     """
 
@@ -29,15 +29,20 @@ class Capacity:
         self._clock = clock
         self._known: dict[tuple[str, str], _Count] = {}
 
-    def admit(self, tenant: str, model: str) -> None:
-        """Make room for one more client; AtCapacity if there is none."""
+    def check(self, tenant: str, model: str) -> None:
+        """AtCapacity if there is no room for one more client."""
         if self._counts is None:
             return
         now = self._clock()
         known = self._known.get((tenant, model))
-        if known is None or now >= known.until:
+        if known is None or not known.until - LEASE_S <= now < known.until:  # a clock may be set back
             known = _Count(self._counts.count(tenant, model), now + LEASE_S)
             self._known[tenant, model] = known
         if known.clients >= self._limit:
             raise AtCapacity(self._limit, max(1.0, known.until - now))
-        known.clients += 1
+
+    def add(self, tenant: str, model: str, clients: int) -> None:
+        """Count `clients` more, or fewer, until the store is asked again."""
+        known = self._known.get((tenant, model))
+        if known is not None:
+            known.clients += clients

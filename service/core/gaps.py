@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 from service.core.errors import InvalidInput, OrderConflict, Unsupported
@@ -58,6 +59,15 @@ def effective_policy(
     return "restart" if missing > max_gap else policy
 
 
+def check_fills(plan: Sequence[tuple[int, GapPolicy] | None], max_gap: int) -> None:
+    """InvalidInput if a request would fill far more steps than it brings observations: its cost has to be bounded."""
+    limit = len(plan) + 10 * max_gap
+    fills = sum(gap[0] for gap in plan if gap is not None and gap[1] == "fill")
+    if fills > limit:
+        detail = f"{fills} steps are missing in all, one request fills {limit} at most; split it, or say gap 'restart'"
+        raise InvalidInput("times", detail)
+
+
 def check_policy(spec: ModelSpec, asked: GapPolicy | None) -> None:
     """Unsupported if the model can't fill: filling feeds its own predictions back."""
     if asked == "fill":
@@ -73,8 +83,14 @@ def require_feedback(spec: ModelSpec, what: str) -> None:
         raise Unsupported(detail)
 
 
-def advance(spec: ModelSpec, last_time: float, times: tuple[float, ...] | None, n: int) -> float:
-    """The client's last time after `n` observations; without times it moves on by the interval, or is unknown."""
+def advance(spec: ModelSpec, last_time: float, times: tuple[float, ...] | None, n: int, now: float) -> float:
+    """The client's last time after `n` observations (NaN: unknown).
+
+    Without times it moves on by the interval, as if they came in time, but not beyond `now`: a guess must not shut
+    out the true times that follow. Without an interval it stays, for the order's sake.
+    """
     if times is not None:
         return times[-1]
-    return last_time + n * spec.interval_s if spec.interval_s is not None else math.nan
+    if spec.interval_s is None or math.isnan(last_time):
+        return last_time
+    return max(last_time, min(last_time + n * spec.interval_s, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from hashlib import blake2b
 
 import numpy as np
@@ -13,7 +14,9 @@ from service.core.requests import PredictRequest
 
 def digest_of(request: PredictRequest) -> bytes:
     """8 bytes over the parsed content (values, times, gap policy): a retry over any protocol has the same."""
-    digest = blake2b(request.observations.tobytes(), digest_size=8)
+    n, width = request.observations.shape
+    digest = blake2b(struct.pack("<QQ?", n, width, request.times is not None), digest_size=8)
+    digest.update((request.observations + np.float32(0)).tobytes())  # -0.0 is 0.0
     if request.times is not None:
         digest.update(np.asarray(request.times, "<f8").tobytes())
     digest.update((request.gap or "").encode())
@@ -44,7 +47,7 @@ def is_retry(record: Record, request: PredictRequest, digest: bytes) -> bool:
     if key != NO_KEY:
         known = next((entry for entry in reversed(entries) if entry[0] == key), None)
         if known is not None:
-            if known[1] != digest:
+            if known[1] != digest or request.step not in (None, known[2]):
                 detail = f"the Idempotency-Key was used for another request (steps {known[2]} to {known[3]})"
                 raise OrderConflict("key_conflict", detail, expected)
             if known == newest:

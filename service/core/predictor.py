@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +15,15 @@ from service.core.errors import ClientNotFound, Contended, InvalidInput, RecordC
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
 from service.core.ports import Clock, Page, StateStore, Stored
-from service.core.record import LastAnswer, Record, decode, encode
+from service.core.record import Record
+from service.core.records import Records
 from service.core.registry import Registry, Served, ServedModel
 from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
 from service.core.scoring import observed_targets
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
 
-logger = logging.getLogger(__name__)
-
 WEEK_S = 7 * 86400.0
-QUARANTINE = "~quarantine"  # the tenant under which unreadable records are set aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,7 @@ class Predictor:
     ) -> None:
         self.registry = registry
         self._store = store
+        self._records = Records(store)
         self._clock = clock
         self._limits = limits if limits is not None else Limits()
         self._locks = StripedLocks()
@@ -69,20 +66,20 @@ class Predictor:
         digest = order.digest_of(request)
 
         def attempt() -> Answer | None:
-            stored, record = self._load(key)
+            stored, record = self._records.load(key, model.labelled().spec)
             if not isinstance(record, Record):
-                if record is None:
-                    self._capacity.admit(key.tenant, key.model)
+                if stored is None:
+                    self._capacity.check(key.tenant, key.model)
                 turn = self._turn(model, model.labelled(), request, digest)
                 return self._commit(key, stored, transition.begin(turn, record), request)
-            served, fell_back = _version_for(model, record)
+            current = self.registry.at_least(model, record.generation)
+            served, fell_back = _version_for(current, record)
             if order.is_retry(record, request, digest):
-                return self._replay(key, served, record, request, fell_back)
-            turn = self._turn(model, served, request, digest)
+                return self._replay(key, current, served, record, request)
+            turn = self._turn(current, served, request, digest)
             expired = self._is_expired(served.spec, record)
-            return self._commit(
-                key, stored, transition.go_on(turn, record, expired=expired, fell_back=fell_back), request
-            )
+            outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
+            return self._commit(key, stored, outcome, request)
 
         return self._until_saved(key, attempt)
 
@@ -92,14 +89,15 @@ class Predictor:
         `step` names the first observation (default 1). Priming twice with the same history ends in the same state.
         """
         model = self.registry.model(key.model)
-        served = model.labelled()
-        check_request(served.spec, request, self._clock(), self._limits.max_horizon)
-        outcome = transition.prime(self._turn(model, served, request, b""))
+        check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
 
         def attempt() -> Answer | None:
-            stored = self._store.load(key)
+            stored, record = self._records.load(key, model.labelled().spec)
             if stored is None:
-                self._capacity.admit(key.tenant, key.model)
+                self._capacity.check(key.tenant, key.model)
+            seen = record.generation if isinstance(record, Record) else 0
+            current = self.registry.at_least(model, seen)
+            outcome = transition.prime(self._turn(current, current.labelled(), request, b""))
             return self._commit(key, stored, outcome, request)
 
         return self._until_saved(key, attempt)
@@ -123,7 +121,10 @@ class Predictor:
         """Delete the client; True if it was there. Its next observation is step 1."""
         self.registry.model(key.model)
         with self._locks.of(key):
-            return self._store.delete(key)
+            gone = self._records.delete(key)
+        if gone:
+            self._capacity.add(key.tenant, key.model, -1)
+        return gone
 
     def clients(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         """Some of the model's clients; see StateStore.list."""
@@ -137,21 +138,7 @@ class Predictor:
         _, record, served, _ = self._stand(key)
         return standing.trace_gates(key, served, record, last)
 
-    # -- loading and saving -------------------------------------------------------------------------------------
-
-    def _load(self, key: ClientKey) -> tuple[Stored | None, Record | str | None]:
-        """What is stored and the record in it: None if there is none, "corrupt" if it can't be read."""
-        stored = self._store.load(key)
-        if stored is None:
-            return None, None
-        try:
-            return stored, decode(key, stored.blob)
-        except RecordCorrupt as exc:
-            logger.error("record set aside", extra={"model": key.model, "client": key.client, "why": exc.detail})
-            aside = key._replace(tenant=QUARANTINE)
-            before = self._store.load(aside)
-            self._store.save(aside, None if before is None else before.nonce, stored.nonce, stored.blob)
-            return stored, "corrupt"
+    # -- parts of a request -------------------------------------------------------------------------------------
 
     def _commit(
         self, key: ClientKey, stored: Stored | None, outcome: Outcome, request: PredictRequest
@@ -161,38 +148,54 @@ class Predictor:
         spec, y = progress.spec, progress.predictions()
         if request.horizon > 1:  # before the save: if looking ahead fails, nothing has moved
             ahead = look_ahead(spec, progress.engine, progress.batch[0], y[-1], request.horizon)
-        old = None if stored is None else stored.nonce
-        if not self._store.save(key, old, secrets.token_bytes(8), encode(key, record)):
+        if not self._records.save(key, stored, record):
             return None
-        previous = None if outcome.scored is None else _previous(spec, outcome.scored[:, 0], request)
+        if stored is None:
+            self._capacity.add(key.tenant, key.model, 1)
+        previous = None if outcome.scored is None else _previous(spec, outcome.scored.point, request)
         info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
         return _answer(spec, key, record.step, y, ahead, previous, info)
 
     def _replay(
-        self, key: ClientKey, served: Served, record: Record, request: PredictRequest, fell_back: bool
+        self, key: ClientKey, model: ServedModel, served: Served, record: Record, request: PredictRequest
     ) -> Answer:
-        """The last request's answer again, from the record; only a look ahead is computed."""
-        spec, ahead = served.spec, None
-        if request.horizon > 1:
-            state, y, _ = standing.state_now(served, record, transition.rebuild_reason(fell_back))
-            ahead = look_ahead(spec, served.engine, state, y, request.horizon)
-        last: LastAnswer | None = record.last
+        """The last request's answer again, from the record. A look ahead is computed by the version that answered;
+        where that is not served any more, it is left out."""
+        last, track, spec = record.last, record.tracks[0], served.spec
         if last is None:
             raise RecordCorrupt("the record remembers a request without its answer")
-        previous = None if np.isnan(last.predicted).all() else _previous(spec, last.predicted, request)
-        info = StateInfo(last.status, last.reason, last.behind, last.filled, last.last_seen or None)
-        return _answer(spec, key, record.step, last.y, ahead, previous, info, version=last.version, replayed=True)
+        ahead, made_by = None, model.by_fingerprint(track.fingerprint)
+        if request.horizon > 1 and made_by is not None:
+            ahead = look_ahead(made_by.spec, made_by.engine, track.state, track.y, request.horizon)
+        return Answer(
+            spec=spec,
+            version=last.version,
+            client=key.client,
+            step=record.step,
+            y=last.y,
+            interval=last.interval,
+            ahead=ahead,
+            previous=None if np.isnan(last.predicted).all() else _previous(spec, last.predicted, request),
+            state=StateInfo(last.status, last.reason, last.behind, last.filled, last.last_seen or None),
+            level=last.level or None,
+            replayed=True,
+        )
 
     def _until_saved(self, key: ClientKey, attempt: Callable[[], Answer | None]) -> Answer:
         """Run `attempt` under the client's lock until no other process gets in between, for a bounded time."""
         deadline = time.monotonic() + self._limits.contention_s
-        with self._locks.of(key):
+        lock = self._locks.of(key)
+        if not lock.acquire(timeout=self._limits.contention_s):
+            raise Contended(f"others wait for client {key.client!r} as well; send it again")
+        try:
             while True:
                 answer = attempt()
                 if answer is not None:
                     return answer
                 if time.monotonic() > deadline:
                     raise Contended(f"client {key.client!r} is written by others all the time; send it again")
+        finally:
+            lock.release()
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -202,9 +205,10 @@ class Predictor:
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
         model = self.registry.model(key.model)
-        stored, record = self._load(key)
+        stored, record = self._records.load(key, model.labelled().spec)
         if stored is None or not isinstance(record, Record):
             raise ClientNotFound(key.model, key.client)
+        model = self.registry.at_least(model, record.generation)
         served, fell_back = _version_for(model, record)
         if not expired_too and self._is_expired(served.spec, record):
             raise ClientNotFound(key.model, key.client)
@@ -238,9 +242,5 @@ def _answer(
     ahead: FloatArray | None,
     previous: Previous | None,
     info: StateInfo,
-    *,
-    version: int | None = None,
-    replayed: bool = False,
 ) -> Answer:
-    made_by = spec.version if version is None else version
-    return Answer(spec, made_by, key.client, step, y, bounds(spec, y), ahead, previous, info, replayed)
+    return Answer(spec, spec.version, key.client, step, y, bounds(spec, y), ahead, previous, info, spec.level)

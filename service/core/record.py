@@ -26,8 +26,8 @@ LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, cov
 
 # magic, checksum | generation, step, behind, scored, last_time, created, touched, live weight
 # | label bytes, tracks, S, F, K, W, context rows, ring entries
-# | last answer: present, status, reason, filled, behind, version, rows, W, last_seen
-HEADER = struct.Struct("<4s8s QQQQdddd BBHHHHHH ?BBIQIIHd")
+# | last answer: present, status, reason, filled, behind, version, rows, W, last_seen, has intervals, their level
+HEADER = struct.Struct("<4s8s QQQQdddd BBIHHHHH ?BBIQIIHd?d")
 ENTRY = struct.Struct("<8s8sQQ")  # a remembered request: key hash, digest, first and last step
 NO_KEY = bytes(8)
 PAIRED = struct.Struct(f"<{PAIRED_SUMS}d")
@@ -53,7 +53,8 @@ class LastAnswer:
     """What the last request was answered, kept so that a retry gets the same.
 
     ``y`` (n, K, W) float32, ``predicted`` (K,) float32: the point forecast its first observation was scored
-    against, NaN if none. `behind` and `last_seen` as the answer's state said them.
+    against, NaN if none. ``interval`` (n, K, 2) float32 or None, at `level`. `behind` and `last_seen` as the
+    answer's state said them.
     """
 
     status: Status
@@ -64,6 +65,8 @@ class LastAnswer:
     last_seen: float
     predicted: FloatArray
     y: FloatArray
+    interval: FloatArray | None = None
+    level: float = 0.0
 
 
 @dataclass(slots=True)
@@ -121,12 +124,15 @@ def encode(key: ClientKey, record: Record) -> bytes:
         )
     parts += (record.context.tobytes(), record.ring)
     if last is None:
-        answer = (False, 0, 0, 0, 0, 0, 0, 0, 0.0)
+        answer: tuple[float, ...] = (False, 0, 0, 0, 0, 0, 0, 0, 0.0, False, 0.0)
     else:
         status, reason = STATUSES.index(last.status), REASONS.index(last.reason)
         rows, _, last_width = last.y.shape
         answer = (True, status, reason, last.filled, last.behind, last.version, rows, last_width, last.last_seen)
+        answer += (last.interval is not None, last.level)
         parts += (last.predicted.tobytes(), last.y.tobytes())
+        if last.interval is not None:
+            parts.append(last.interval.tobytes())
     parts.append(struct.pack(f"<{len(record.live.sums)}d", *record.live.sums))
     header = HEADER.pack(
         MAGIC,
@@ -164,8 +170,8 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     head = HEADER.unpack_from(blob)
     _, _, generation, step, behind, scored, last_time, created, touched, weight = head[:10]
     label_size, n_tracks, state_size, n_features, n_targets, width, n_context, n_ring = head[10:18]
-    answered, status, reason, filled, last_behind, version, rows, last_width, last_seen = head[18:]
-    answer_size = 4 * n_targets * (1 + rows * last_width) if answered else 0
+    answered, status, reason, filled, last_behind, version, rows, last_width, last_seen, bounded, level = head[18:]
+    answer_size = 4 * n_targets * (1 + rows * (last_width + 2 * bounded)) if answered else 0
     track_size = FINGERPRINT_SIZE + 4 * (state_size + n_targets * width) + PAIRED.size
     live_size = 8 * n_targets * LIVE_SUMS
     size = label_size + n_tracks * track_size + 4 * n_context * n_features + n_ring * ENTRY.size
@@ -190,7 +196,22 @@ def decode(key: ClientKey, blob: bytes) -> Record:
         predicted = np.frombuffer(blob, np.float32, n_targets, at)
         told = np.frombuffer(blob, np.float32, rows * n_targets * last_width, at + 4 * n_targets)
         told = told.reshape(rows, n_targets, last_width)
-        last = LastAnswer(STATUSES[status], REASONS[reason], filled, last_behind, version, last_seen, predicted, told)
+        interval = None
+        if bounded:
+            interval = np.frombuffer(blob, np.float32, rows * n_targets * 2, at + 4 * (n_targets + told.size))
+            interval = interval.reshape(rows, n_targets, 2)
+        last = LastAnswer(
+            STATUSES[status],
+            REASONS[reason],
+            filled,
+            last_behind,
+            version,
+            last_seen,
+            predicted,
+            told,
+            interval,
+            level,
+        )
     live = LiveErrors(scored, weight, struct.unpack_from(f"<{n_targets * LIVE_SUMS}d", blob, at + answer_size))
     return Record(
         label, generation, step, behind, last_time, created, touched, tuple(tracks), context, live, ring=ring, last=last

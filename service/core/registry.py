@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -56,6 +56,17 @@ class Registry:
 
     def __init__(self) -> None:
         self._models: Mapping[str, ServedModel] = MappingProxyType({})
+        self.on_stale: Callable[[str], None] | None = None
+
+    def at_least(self, model: ServedModel, generation: int) -> ServedModel:
+        """`model`, looked up again by `on_stale` if a client's record has seen labels newer than its own.
+
+        Still older afterwards, the repository itself went back; its word then counts.
+        """
+        if generation <= model.generation or self.on_stale is None:
+            return model
+        self.on_stale(model.name)
+        return self.model(model.name)
 
     def replace(self, models: Mapping[str, ServedModel]) -> None:
         """Serve exactly `models` from the next look-up on; requests under way keep what they hold."""

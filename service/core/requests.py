@@ -56,7 +56,7 @@ class Answer:
     ``y`` (n, K, 1 + Q) float32: the prediction after each observation of the request, the last one for
     `step` + 1. ``ahead`` (horizon, K, 3) float32 or None: point forecast, lower and upper bound for
     `step` + 1 ... `step` + horizon; bounds NaN where the model has none. ``interval`` (n, K, 2) float32 or None:
-    the bounds of each row of y. `spec` is the version that answered; a replay may be of an older `version`
+    the bounds of each row of y, at `level`. `spec` is the version that answered; a replay may be of an older `version`
     than the spec's.
     """
 
@@ -69,6 +69,7 @@ class Answer:
     ahead: FloatArray | None
     previous: Previous | None
     state: StateInfo
+    level: float | None
     replayed: bool = False
 
 

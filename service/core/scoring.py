@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from service.core.lookahead import bounds
 from service.core.record import LIVE_SUMS, LiveErrors
 from service.core.requests import Live
 from service.core.types import FloatArray, ModelSpec
@@ -20,16 +20,23 @@ def no_errors(targets: int) -> LiveErrors:
     return LiveErrors(0, 0.0, (0.0,) * (targets * LIVE_SUMS))
 
 
-def score(live: LiveErrors, spec: ModelSpec, standing: FloatArray, x: FloatArray, naive: FloatArray) -> LiveErrors:
-    """The live errors after observation ``x`` (F,) is held against prediction ``standing`` (K, W).
+class Told(NamedTuple):
+    """What the client was told of its next observation: ``point`` (K,), ``interval`` (K, 2) or None."""
+
+    point: FloatArray
+    interval: FloatArray | None
+
+
+def score(live: LiveErrors, spec: ModelSpec, told: Told, x: FloatArray, naive: FloatArray) -> LiveErrors:
+    """The live errors after observation ``x`` (F,) is held against what was told.
 
     ``naive`` (F,) is the observation before it, the forecast to beat. A target that no feature observes adds
     nothing. Plain numbers: for a handful of targets they are ten times as fast as small arrays.
     """
     sums = [DECAY * total for total in live.sums]
     seen, before = x.tolist(), naive.tolist()
-    interval = None if (limits := bounds(spec, standing)) is None else limits.tolist()
-    for k, (feature, predicted) in enumerate(zip(spec.observed, standing[:, 0].tolist(), strict=True)):
+    interval = None if told.interval is None else told.interval.tolist()
+    for k, (feature, predicted) in enumerate(zip(spec.observed, told.point.tolist(), strict=True)):
         if feature < 0:
             continue
         error, step = seen[feature] - predicted, seen[feature] - before[feature]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.core.absorb import fresh, rebuild
-from service.core.errors import RecordCorrupt
+from service.core.errors import Unsupported
 from service.core.lookahead import fed_back
 from service.core.record import Record
 from service.core.registry import Served
@@ -21,7 +21,8 @@ def state_now(served: Served, record: Record, reason: str) -> tuple[FloatArray, 
         return track.state, track.y, StateInfo("carried", None, record.behind)
     progress = rebuild(served.spec, served.engine, record.context, reason)
     if progress.y is None:
-        raise RecordCorrupt("the record has no context to rebuild its state from")
+        detail = f"version {served.spec.version} can't follow the client's past; its next observation restarts it"
+        raise Unsupported(detail)
     return progress.batch[0], progress.y, StateInfo("rebuilt", reason, progress.behind)
 
 

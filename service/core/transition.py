@@ -10,20 +10,21 @@ import numpy as np
 from service.core import gaps, order
 from service.core.absorb import Gap, Progress, absorb, fresh, rebuild
 from service.core.errors import OrderConflict
+from service.core.lookahead import bounds
 from service.core.record import LastAnswer, LiveErrors, Record, Track
 from service.core.registry import STABLE, Served
 from service.core.requests import PredictRequest
-from service.core.scoring import no_errors
-from service.core.types import FloatArray, ModelSpec
+from service.core.scoring import Told, no_errors
+from service.core.types import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request makes of a record, not saved yet. ``scored`` (K, W): what its first observation was marked on."""
+    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on."""
 
     record: Record
     progress: Progress
-    scored: FloatArray | None
+    scored: Told | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,11 @@ class Turn:
         missing = gaps.missing_steps(spec, request.times, len(request.observations), last_time, first)
         if bridged:
             missing[0] = 0
-        return [(m, gaps.effective_policy(spec, request.gap, m, self.max_gap, first)) if m else None for m in missing]
+        plan: list[Gap] = [
+            (m, gaps.effective_policy(spec, request.gap, m, self.max_gap, first)) if m else None for m in missing
+        ]
+        gaps.check_fills(plan, self.max_gap)
+        return plan
 
 
 def begin(turn: Turn, reason: str | None) -> Outcome:
@@ -76,15 +81,15 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
     spec, engine, track = turn.served.spec, turn.served.engine, record.tracks[0]
     first = record.step + 1
     plan = turn.plan(record.last_time, first, bridged=expired)
-    standing: FloatArray | None = track.y
+    told: Told | None = _told(spec, record)
     if expired:
-        progress, standing = fresh(spec, engine, "restarted", "expired"), None
+        progress, told = fresh(spec, engine, "restarted", "expired"), None
         progress.last_seen = record.touched
     elif track.fingerprint != spec.fingerprint:
         progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
     else:
         progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
-    live, scored = absorb(progress, turn.request.observations, plan, record.live, standing)
+    live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
     return _pack(turn, progress, record, first, live, scored)
 
 
@@ -99,7 +104,7 @@ def _pack(
     old: Record | None,
     first: int,
     live: LiveErrors | None,
-    scored: FloatArray | None,
+    scored: Told | None,
 ) -> Outcome:
     spec: ModelSpec = turn.served.spec
     n = len(turn.request.observations)
@@ -111,15 +116,18 @@ def _pack(
         behind=progress.behind,
         version=spec.version,
         last_seen=progress.last_seen or 0.0,
-        predicted=_point(scored, len(spec.targets)),
+        predicted=np.full(len(spec.targets), np.nan, np.float32) if scored is None else scored.point,
         y=y,
+        interval=bounds(spec, y),
+        level=spec.level or 0.0,
     )
+    last_time = math.nan if old is None or progress.last_seen is not None else old.last_time
     record = Record(
         label=STABLE if old is None else old.label,
-        generation=turn.generation,
+        generation=turn.generation if old is None else max(turn.generation, old.generation),
         step=first + n - 1,
         behind=progress.behind,
-        last_time=gaps.advance(spec, math.nan if old is None else old.last_time, turn.request.times, n),
+        last_time=gaps.advance(spec, last_time, turn.request.times, n, turn.now),
         created=turn.now if old is None else old.created,
         touched=turn.now,
         tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]),),
@@ -133,7 +141,10 @@ def _pack(
     return Outcome(record, progress, scored)
 
 
-def _point(scored: FloatArray | None, targets: int) -> FloatArray:
-    if scored is None:
-        return np.full(targets, np.nan, np.float32)
-    return np.ascontiguousarray(scored[:, 0])
+def _told(spec: ModelSpec, record: Record) -> Told:
+    """What the client was last told; after a priming, which remembers no answer, what its track predicts."""
+    if record.last is None:
+        y = record.tracks[0].y
+        return Told(y[:, 0], bounds(spec, y))
+    last = record.last
+    return Told(last.y[-1, :, 0], None if last.interval is None else last.interval[-1])

@@ -21,7 +21,9 @@ def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
         "version": result.version,
         "client": result.client,
         "step": result.step,
-        "prediction": _prediction(spec, result.y[-1], None if result.interval is None else result.interval[-1]),
+        "prediction": _prediction(
+            spec, result.level, result.y[-1], None if result.interval is None else result.interval[-1]
+        ),
         "previous": None if result.previous is None else _previous(spec, result.previous),
         "state": {
             "status": state.status,
@@ -34,14 +36,17 @@ def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
         body["state"]["last_seen"] = iso_time(state.last_seen)
     if result.ahead is not None:
         body["forecast"] = [
-            {"horizon": h, "prediction": _prediction(spec, row, row[:, 1:])} for h, row in enumerate(result.ahead, 1)
+            {"horizon": h, "prediction": _prediction(spec, result.level, row, row[:, 1:])}
+            for h, row in enumerate(result.ahead, 1)
         ]
     if every:
         first = result.step - rows + 1
         body["predictions"] = [
             {
                 "step": first + i,
-                "prediction": _prediction(spec, result.y[i], None if result.interval is None else result.interval[i]),
+                "prediction": _prediction(
+                    spec, result.level, result.y[i], None if result.interval is None else result.interval[i]
+                ),
             }
             for i in range(rows)
         ]
@@ -127,13 +132,13 @@ def version(served: Served) -> dict[str, Any]:
     return {"version": served.spec.version, "manifest": dict(served.manifest)}
 
 
-def _prediction(spec: ModelSpec, y: FloatArray, interval: FloatArray | None) -> dict[str, Any]:
+def _prediction(spec: ModelSpec, level: float | None, y: FloatArray, interval: FloatArray | None) -> dict[str, Any]:
     """``y`` (K, 1 + Q) or (K, 3), ``interval`` (K, 2) or None -> one object per target."""
     targets = {}
     for k, target in enumerate(spec.targets):
         bounds = None
         if interval is not None and interval[k, 0] == interval[k, 0]:  # NaN: the model has no bounds
-            bounds = {"level": spec.level, "lower": interval[k, 0], "upper": interval[k, 1]}
+            bounds = {"level": level, "lower": interval[k, 0], "upper": interval[k, 1]}
         targets[target.name] = {"value": y[k, 0], "interval": bounds, "unit": target.unit}
     return targets
 

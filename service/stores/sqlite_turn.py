@@ -33,6 +33,8 @@ class Turn:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise StoreUnavailable(f"the store's lock file can't be locked ({error})") from error
         return True
 
     def take(self, end: float) -> None:

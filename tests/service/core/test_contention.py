@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from service.core.errors import AtCapacity, Contended
+from service.core.errors import AtCapacity, Contended, OrderConflict
 from service.core.predictor import Limits, Predictor
 from service.core.types import ClientKey
 from tests.desk import Desk, request
@@ -41,8 +41,6 @@ def test_a_numbered_request_that_lost_the_race_is_judged_by_the_winners_record(d
         return real_save(*args)
 
     desk.store.save = save
-    from service.core.errors import OrderConflict
-
     with pytest.raises(OrderConflict) as refused:
         desk.send(2, step=2)
     assert refused.value.extra == {"expected_step": 3}
@@ -69,3 +67,29 @@ def test_beyond_the_capacity_new_clients_wait_and_known_ones_go_on():
     desk.predictor.forget(ClientKey("default", "toy", "b"))
     desk.clock.now += 11
     assert desk.predictor.predict(ClientKey("default", "toy", "c"), request(1)).step == 1
+
+
+def test_refused_requests_and_lost_races_take_no_room():
+    desk = Desk(make_spec(), limits=Limits(max_clients=2))
+    for _ in range(3):
+        with pytest.raises(OrderConflict):
+            desk.send(1, step=5)
+    for _ in range(5):
+        desk.send(1)
+        desk.predictor.forget(desk.key)
+    assert desk.send(1).step == 1
+    assert desk.predictor.predict(desk.key._replace(client="second"), request(1)).step == 1
+
+
+def test_a_clock_set_back_does_not_hold_the_count_for_a_day():
+    desk = Desk(make_spec(), limits=Limits(max_clients=1))
+    desk.send(1)
+    desk.clock.now -= 86400
+    desk.store.delete(desk.key)
+    assert desk.predictor.predict(desk.key._replace(client="second"), request(1)).step == 1
+
+
+def test_waiting_for_a_client_is_bounded():
+    desk = Desk(make_spec(), limits=Limits(contention_s=0.05))
+    with desk.predictor._locks.of(desk.key), pytest.raises(Contended):
+        desk.send(1)

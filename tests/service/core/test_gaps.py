@@ -117,3 +117,44 @@ def test_an_expired_client_restarts_as_expired_not_for_its_gap(hourly):
     hourly.clock.now = T0 + 10 * 86400
     answer = hourly.send(2, times=(T0 + 10 * 86400,), gap="reject")
     assert (answer.state.reason, answer.state.last_seen) == ("expired", T0)
+
+
+def test_guessed_times_never_run_ahead_of_the_clock(hourly):
+    hourly.send(1, times=(NOW - HOUR,))
+    for value in range(5):
+        hourly.send(value)
+    assert hourly.predictor.inspect(hourly.key).last_time == NOW
+    hourly.clock.now = NOW + HOUR
+    assert hourly.send(1, times=(NOW + HOUR,)).state.filled == 0
+
+
+def test_without_an_interval_a_request_without_time_keeps_the_order(desk):
+    desk.send(1, times=(T0,))
+    desk.send(2)
+    with pytest.raises(OrderConflict):
+        desk.send(3, times=(T0 - 1,))
+
+
+def test_after_an_expiry_without_time_the_next_time_starts_afresh(hourly):
+    hourly.send(1, times=(NOW,))
+    hourly.clock.now = NOW + 10 * 86400
+    assert hourly.send(2).state.reason == "expired"
+    answer = hourly.send(3, times=(hourly.clock.now,))
+    assert (answer.state.status, answer.state.filled) == ("carried", 0)
+
+
+def test_a_gap_inside_an_expired_clients_request_does_not_hide_the_expiry(hourly):
+    hourly.clock.now = T0
+    hourly.send(1, times=at(0))
+    hourly.clock.now = NOW = T0 + 30 * 86400
+    answer = hourly.send(1, 2, times=(NOW - 100 * HOUR, NOW))
+    assert (answer.state.status, answer.state.reason, answer.state.context) == ("restarted", "expired", 1)
+
+
+def test_what_one_request_fills_is_bounded(hourly):
+    """Every observation 24 steps after the last: a few bytes each would cost 24 steps each."""
+    hours = range(-25 * 400, 0, 25)
+    with pytest.raises(InvalidInput, match=r"times: .* one request fills"):
+        hourly.send(*[1] * 400, times=at(*hours))
+    assert hourly.stored() is None
+    assert hourly.send(*[1] * 400, times=at(*hours), gap="restart").state.context == 1

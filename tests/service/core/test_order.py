@@ -109,3 +109,21 @@ def test_the_gap_policy_is_part_of_what_a_retry_repeats(desk):
 def test_the_digest_is_over_float32_values(desk):
     desk.send(0.1, step=1)
     assert desk.send(float(np.float32(0.1)), step=1).replayed
+
+
+def test_a_key_used_again_for_another_step_is_refused(desk):
+    """A constant series with a stuck key: equal values, another step. Nothing may be lost under a 200."""
+    desk.send(5, step=1, idempotency_key="k")
+    assert refused(desk, "key_conflict", 5, step=2, idempotency_key="k") == {"expected_step": 2}
+
+
+def test_requests_of_other_shapes_never_share_a_digest(desk):
+    """The bytes of one observation and its time read as an observation more must not pass for a retry."""
+    time = np.frombuffer(np.array([1699999000.0], "<f8").tobytes(), "<f4")
+    desk.send(5, step=1, times=(1699999000.0,))
+    assert refused(desk, "step_conflict", 5, *time.tolist(), step=1) == {"expected_step": 2}
+
+
+def test_minus_zero_is_zero(desk):
+    desk.send(-0.0, step=1)
+    assert desk.send(0.0, step=1).replayed

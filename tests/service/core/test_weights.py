@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from service.core.predictor import QUARANTINE
+from service.core.errors import ClientNotFound, Unsupported
+from service.core.predictor import Predictor
+from service.core.record import decode, encode
+from service.core.records import QUARANTINE
 from service.core.registry import Served, ServedModel
 from tests.desk import HOUR, Desk, request
-from tests.fakes import LeakyIntegrator, make_spec, serve
+from tests.fakes import LeakyIntegrator, make_spec, registry_of, serve
 
 
 def update(desk, leak=0.25, **spec):
@@ -78,8 +81,6 @@ def test_a_client_whose_label_is_gone_falls_back_to_stable(desk):
     both = {1: Served(desk.spec, desk.engine, {}), 2: Served(spec2, engine2, {})}
     desk.registry.replace({"toy": ServedModel("toy", 1, {"stable": 1, "trial": 2}, both)})
     desk.send(1)
-    from service.core.record import decode, encode
-
     found = desk.store.load(desk.key)
     record = decode(desk.key, found.blob)
     record.label = "trial"
@@ -126,3 +127,89 @@ def test_interleaved_models_do_not_share_clients(desk):
     serve(desk.registry, make_spec(name="other", fingerprint="22"), LeakyIntegrator())
     desk.send(1)
     assert desk.predictor.predict(desk.key._replace(model="other"), request(1)).state.status == "started"
+
+
+@pytest.mark.parametrize("columns", [(1, 2), None])
+def test_a_retry_across_an_update_keeps_interval_level_and_look_ahead(columns):
+    """Version 2 has other residuals, another level and other weights; version 1 is still loaded at first."""
+    desk = Desk(make_spec(interval_columns=columns))
+    first = desk.send(8, step=1, horizon=3)
+    spec2 = make_spec(version=2, fingerprint="11", interval_columns=columns, level=0.5,
+                      residuals=np.full((4, 1, 2), 9, np.float32))  # fmt: skip
+    both = {1: Served(desk.spec, desk.engine, {}), 2: Served(spec2, LeakyIntegrator(0.25), {})}
+    desk.registry.replace({"toy": ServedModel("toy", 2, {"stable": 2}, both)})
+    again = desk.send(8, step=1, horizon=3)
+    assert again.replayed
+    assert (again.level, again.version) == (first.level, 1)
+    assert again.interval.tolist() == first.interval.tolist()
+    assert again.ahead.tolist() == first.ahead.tolist()
+    del both[1]
+    desk.registry.replace({"toy": ServedModel("toy", 2, {"stable": 2}, both)})
+    assert desk.send(8, step=1, horizon=3).ahead is None, "left out rather than another version's"
+
+
+def test_the_first_mark_after_an_update_is_against_the_interval_that_was_told():
+    desk = Desk(make_spec())
+    desk.send(0)
+    update(desk, residuals=np.array([[[-99.0, 99.0]]], np.float32), interval_columns=None)
+    desk.send(50)
+    assert desk.predictor.inspect(desk.key).live[0].coverage == 0.0
+
+
+def test_a_record_never_goes_back_a_label_generation(desk):
+    """Two workers over one store; one has read the labels of generation 2, the other still serves generation 1."""
+    desk.send(1)
+    spec2, engine2 = make_spec(version=2, fingerprint="11"), LeakyIntegrator(0.25)
+    ahead = registry_of(spec2, engine2)
+    serve(ahead, spec2, engine2, generation=2)
+    other = Predictor(ahead, desk.store, desk.clock)
+    assert other.predict(desk.key, request(2)).version == 2
+    asked = []
+
+    def read_labels_again(name):
+        asked.append(name)
+        serve(desk.registry, spec2, engine2, generation=2)
+
+    desk.registry.on_stale = read_labels_again
+    answer = desk.send(3)
+    assert (answer.version, answer.state.status, asked) == (2, "carried", ["toy"])
+
+
+def test_a_repository_that_really_went_back_is_served_and_the_generation_is_kept(desk):
+    desk.send(1)
+    spec2 = make_spec(version=2, fingerprint="11")
+    serve(desk.registry, spec2, LeakyIntegrator(0.25), generation=5)
+    desk.send(2)
+    serve(desk.registry, desk.spec, desk.engine, generation=1)
+    assert desk.send(3).version == 1
+    assert decode(desk.key, desk.stored()).generation == 5
+
+
+def test_a_record_of_other_features_is_set_aside(desk):
+    desk.send(1)
+    serve(desk.registry, make_spec(("a", "b"), version=2, fingerprint="11"), LeakyIntegrator())
+    answer = desk.send((1.0, 2.0))
+    assert (answer.state.status, answer.state.reason) == ("restarted", "corrupt")
+
+
+def test_a_past_that_new_weights_cannot_follow_restarts_the_client():
+    desk = Desk(make_spec())
+    desk.send(8e37, 8e37)
+    spec2 = make_spec(version=2, fingerprint="11")
+    serve(desk.registry, spec2, LeakyIntegrator(-9.0), generation=2)
+    with np.errstate(all="ignore"):
+        with pytest.raises(Unsupported, match="past"):
+            desk.predictor.forecast(desk.key, 1)
+        answer = desk.send(1)
+    assert (answer.state.status, answer.state.reason, answer.state.context) == ("restarted", "model_updated", 1)
+
+
+def test_an_unreadable_record_is_set_aside_once_and_forgotten_with_its_client(desk, caplog):
+    desk.send(1)
+    desk.store.save(desk.key, desk.store.load(desk.key).nonce, b"torn....", b"torn")
+    for _ in range(3):
+        with pytest.raises(ClientNotFound):
+            desk.predictor.inspect(desk.key)
+    assert caplog.text.count("set aside") == 1
+    desk.predictor.forget(desk.key)
+    assert desk.store.load(desk.key._replace(tenant=QUARANTINE)) is None
