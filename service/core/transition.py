@@ -87,6 +87,7 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
         progress.last_seen = record.touched
     elif track.fingerprint != spec.fingerprint:
         progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
+        told = told if progress.status == "rebuilt" else None
     else:
         progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
