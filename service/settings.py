@@ -55,6 +55,9 @@ class Settings(BaseModel):
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")
     keepalive_s: int = Field(75, ge=0, description="Seconds an idle connection is kept open.")
+    read_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds a request has to arrive in; large ones longer, at 16 KiB a second."
+    )
     graceful_timeout_s: int = Field(30, ge=1, description="Seconds that requests under way have to end at a stop.")
 
     @model_validator(mode="after")

@@ -37,7 +37,8 @@ RULES: dict[str, set[str]] = {
     # From published bundles to served models; bootstrap hands it the way to open an engine.
     "service/loader.py": {"numpy", "models", "service.core"},
     # What we change of gunicorn, and what its master says at the start.
-    "service/server.py": {"gunicorn"},
+    "service/server.py": {"gunicorn", "service.logs", "service.settings", "service.sockets"},
+    "service/sockets.py": set(),
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
     "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},

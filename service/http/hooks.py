@@ -12,6 +12,7 @@ from itertools import count
 from flask import Flask, Response, request
 
 from service.core.requests import Answer
+from service.http.body import drain
 from service.http.context import ANSWER, BEGAN
 from service.http.errors import problem
 from service.logs import request_id
@@ -38,6 +39,9 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
         given = environ.get(ENVIRON_KEY)
         request_id.set(given if given and _SANE.fullmatch(given) else f"{prefix}{next(numbers):08x}")
         raw = environ.get("RAW_URI", "")
+        if not raw.isascii():
+            # a server makes characters of such bytes in its own way: it would be another client than its escaped twin
+            return problem(400, "Bad Request", "the path holds bytes that are not ASCII; send them as %XX")
         if "%" in raw and "%2f" in raw.partition("?")[0].lower():
             # WSGI hands over a decoded path, in which this would be another client's, or another endpoint
             return problem(400, "Bad Request", "a name in the path can't contain '/', not even as %2F")
@@ -46,6 +50,8 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
     @app.after_request
     def end(response: Response) -> Response:
         environ = request.environ
+        if response.status_code >= 400:
+            drain(environ)
         seconds = time.perf_counter() - environ[BEGAN]
         response.headers[HEADER] = request_id.get() or ""
         rule, status = request.url_rule, response.status_code
