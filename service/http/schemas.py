@@ -17,6 +17,9 @@ from service.http.times import parse_time
 
 STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
 
+_MARKS_EACH = 4  # of one observation besides its values': around it, and around its time
+_MARKS_ELSE = 1000
+
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 M = TypeVar("M", bound="Body")
@@ -57,8 +60,15 @@ class HistoryBody(ObservedBody):
     gap: GapPolicy | None = None
 
 
-def decode(kind: type[M], data: bytes) -> M:
-    """The body in `data`. MalformedBody if it is not a JSON object, InvalidInput naming the first wrong field."""
+def decode(kind: type[M], data: bytes, spec: ModelSpec, most: int) -> M:
+    """The body in `data`. MalformedBody if it is not a JSON object, InvalidInput naming the first wrong field.
+
+    A body with many more values than `most` observations of the model have is refused before it is parsed: 16 MB of
+    `{},{},` would become 600 MB of objects only to be counted.
+    """
+    marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))  # each value but a lone one has one before or in it
+    if marks > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
+        raise InvalidInput("observations", f"are more than {most}, the most that one request takes")
     try:
         body = kind.model_validate_json(data)
     except ValidationError as error:
@@ -125,6 +135,10 @@ def _one_or_many(one: Any, many: list[Any] | None, name: str, names: str) -> tup
     if one is not None:
         return [one], [name]
     return many, names
+
+
+def _marks_in_names(spec: ModelSpec) -> int:
+    return sum(feature.name.count(mark) for feature in spec.features for mark in ",[{")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

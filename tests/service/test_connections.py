@@ -8,6 +8,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import requests
@@ -231,3 +232,14 @@ def test_what_follows_a_broken_chunk_is_not_the_next_request(service, end):
         answer = whole(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[" * 150 + b"]" * 150 + b","], ids=["objects", "nests"])
+def test_a_history_that_would_inflate_is_refused_for_little_more_than_its_bytes(service, part):
+    def peak(pid):
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
+
+    body = b'{"observations":[' + part * (16_000_000 // len(part)) + b"{}]}"
+    answer = requests.put(f"{service.url}/v1/models/{SINGLE}/clients/inflate/history", data=body, timeout=60)
+    assert (answer.status_code, answer.json()["field"]) == (422, "observations")
+    assert max(map(peak, service.workers())) < 250 * 1024

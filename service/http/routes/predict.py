@@ -23,7 +23,7 @@ def blueprint(deps: Collaborators) -> Blueprint:
         spec = deps.registry.model(model).labelled().spec
         key, environ = client_key(model, client), request.environ
         check_query(environ)
-        body = decode(PredictBody, read_body(environ, deps.limits.max_body_bytes))
+        body = decode(PredictBody, read_body(environ, deps.limits.max_body_bytes), spec, deps.limits.max_observations)
         repeats = idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
         asked = predict_request(body, spec, most=deps.limits.max_observations, idempotency_key=repeats)
         return _answered(environ, deps.predictor.predict(key, asked), every=body.returns == "all")
@@ -33,7 +33,7 @@ def blueprint(deps: Collaborators) -> Blueprint:
         spec = deps.registry.model(model).labelled().spec
         key, environ = client_key(model, client), request.environ
         check_query(environ)
-        body = decode(HistoryBody, read_body(environ, deps.limits.max_history_bytes))
+        body = decode(HistoryBody, read_body(environ, deps.limits.max_history_bytes), spec, deps.limits.max_history)
         return _answered(environ, deps.predictor.prime(key, predict_request(body, spec, most=deps.limits.max_history)))
 
     @routes.get("/v1/models/<model>/clients/<client>/forecast")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from service.http.observations import FLOAT32_BOUND, observations_array
+from service.http.schemas import HistoryBody, decode
+from tests.fakes import make_spec
 
 PREDICT = "/v1/models/toy/clients/c/predict"
 GOOD = [21.0, 12.0, 1013.0]
@@ -167,6 +169,31 @@ def test_a_body_that_ends_early_is_malformed(api, refused):
 def test_a_hostile_body_of_unknown_fields_is_named_by_its_first(api, refused):
     body = "{" + ",".join(f'"f{i}":0' for i in range(300)) + "}"
     refused(lambda: api.post(body.encode()), 422, "invalid", field="f0")
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", "0", "[[[[]]]]", '{"a":{}}'])
+def test_far_too_many_values_are_refused_before_they_are_parsed(api, refused, part):
+    send = lambda body: api.send("PUT", "/v1/models/toy/clients/c/history", body)  # noqa: E731
+    body = '{"observations":[' + f"{part}," * 4000 + "not even JSON"
+    refused(lambda: send(body[:20_000].encode()), 422, "invalid", field="observations")
+
+
+def test_as_many_observations_as_are_allowed_pass_however_they_are_written(api):
+    api.clock.now = 1.7e9
+    for model, one in (("toy", {"a": 1.0}), ("weather", {"temperature": 1.0, "dew_point": 1.0, "pressure": 1013.0})):
+        body = {
+            "observations": [one] * 50,
+            "times": [f"2023-11-{1 + i // 24:02}T{i % 24:02}:00:00Z" for i in range(50)],
+        }
+        answer = api.send("PUT", f"/v1/models/{model}/clients/c/history", body)
+        assert (answer.status_code, answer.json["step"]) == (200, 50)
+
+
+def test_names_of_features_may_hold_any_punctuation():
+    names = tuple("[{,}]" * 12 + str(i) for i in range(3))
+    spec = make_spec(names)
+    body = json.dumps({"observations": [dict.fromkeys(names, 1.0)] * 2000}).encode()
+    assert len(decode(HistoryBody, body, spec, 2000).observations) == 2000
 
 
 def test_a_history_is_checked_like_a_predict(api, refused):
