@@ -52,6 +52,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
 
     loader = Loader(Repository(settings.models_dir), registry, open_timed, poll_s=settings.poll_s)
+    registry.on_stale = loader.reload
     limits = Limits(
         max_horizon=settings.max_horizon,
         max_gap=settings.max_gap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import RepositoryError
-from models.labels import STABLE
+from models.labels import LABELS, STABLE
 from models.manifest import Manifest
 from models.repository import Repository
 from service.core.errors import RecurveError
@@ -45,8 +46,9 @@ class Problem:
 class Loader:
     """Keeps `registry` supplied from `repository`: at `refresh`, and then by itself every `poll_s` after `start`.
 
-    A model that is served stays as it is; newly published ones are added. What does not load is logged, told by
-    `problems` and left out; it never stops the others. Every version that has a label is loaded.
+    Every version that has a label is loaded. Newly published models are added; where labels moved, what they name
+    now is loaded beside what is served and then swapped in whole. What does not load is logged and told by `problems`:
+    its model stays as it was, its label at the version it had, and no other model is held up.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Loader:
         self._registry = registry
         self._open_engine = open_engine
         self._poll_s = poll_s
+        self._lock = threading.Lock()  # of all below that names models, and of a load
+        self._seen: dict[str, _Signature] = {}
         self._failures: dict[str, _Failure] = {}
         self._trouble: Problem | None = None
         self._stopped = threading.Event()
@@ -76,20 +80,15 @@ class Loader:
             self._report(Problem("", None, f"the model repository can't be read: {error}"))
             return False
         self._trouble = None
-        added: dict[str, ServedModel] = {}
-        for name in names:
-            if name not in self._registry.models:
-                model = self._load(name)
-                if model is not None:
-                    added[name] = model
-        for gone in self._failures.keys() - set(names):
-            del self._failures[gone]
-        if not added:
-            return False
-        self._registry.replace({**self._registry.models, **added})
-        for model in added.values():
-            log.info("serving", extra={"model": model.name, "labels": dict(model.labels)})
-        return True
+        changed = [name for name in names if self._reload(name)]
+        with self._lock:
+            for gone in self._failures.keys() - set(names):
+                del self._failures[gone]
+        return bool(changed)
+
+    def reload(self, name: str) -> None:
+        """Look at one model now. Costs a look at one file's date if nothing moved; waits for a load under way."""
+        self._reload(name)
 
     def start(self) -> None:
         """Poll in a thread of this process until `stop`."""
@@ -114,30 +113,57 @@ class Loader:
             log.error("models can't be looked up", extra={"why": trouble.detail})
         self._trouble = trouble
 
-    def _load(self, name: str) -> ServedModel | None:
-        before = self._failures.get(name)
+    def _reload(self, name: str) -> bool:
+        """True if the registry was changed."""
+        if not self._is_due(name):
+            return False
+        with self._lock:
+            if not self._is_due(name):  # somebody else was first
+                return False
+            signature = _signature(self._repository.root / name)  # before the labels are read: later ones differ
+            model = self._load(name, self._registry.models.get(name))
+            if model is not None:
+                self._registry.replace({**self._registry.models, name: model})
+                log.info("serving", extra={"model": name, "labels": dict(model.labels)})
+            self._seen[name] = signature
+            return model is not None
+
+    def _is_due(self, name: str) -> bool:
+        if name not in self._seen or self._seen[name] != _signature(self._repository.root / name):
+            return True
+        failure = self._failures.get(name)
+        return failure is not None and time.monotonic() >= failure.retry_at
+
+    def _load(self, name: str, served: ServedModel | None) -> ServedModel | None:
+        """What is to be served instead of `served`; None if that stays."""
         try:
             labels = self._repository.labels(name)
         except (RepositoryError, OSError) as error:
-            self._fail(name, -1, before, [Problem(name, None, str(error))])
+            self._fail(name, [Problem(name, None, str(error))])
             return None
-        if before is not None and before.generation == labels.generation and time.monotonic() < before.retry_at:
-            return None
+        known = {} if served is None else served.versions
         versions: dict[int, Served] = {}
         problems = []
         for number in sorted(set(labels.labels.values())):
             try:
-                versions[number] = self._load_version(name, number)
+                versions[number] = known[number] if number in known else self._load_version(name, number)
             except Exception as error:  # noqa: BLE001  # whatever a foreign bundle makes a runtime raise is its problem
                 problems.append(Problem(name, number, _why(error)))
         if not problems and STABLE not in labels.labels:
             problems.append(Problem(name, None, f"no version has the label {STABLE!r}"))
-        loaded = {label: number for label, number in labels.labels.items() if number in versions}
         if problems:
-            self._fail(name, labels.generation, before, problems)
+            self._fail(name, problems)
         else:
             self._failures.pop(name, None)
-        return ServedModel(name, labels.generation, loaded, versions) if STABLE in loaded else None
+        if labels.labels.get(STABLE) not in versions:
+            return None
+        now = {label: number for label, number in labels.labels.items() if number in versions}
+        for label in labels.labels.keys() - now.keys():  # its new version does not load
+            if served is not None and label in served.labels:
+                now[label] = served.labels[label]
+                versions[now[label]] = known[now[label]]
+        model = ServedModel(name, labels.generation, dict(sorted(now.items())), versions)
+        return None if served is not None and _same(model, served) else model
 
     def _load_version(self, name: str, number: int) -> Served:
         manifest = self._repository.verify(name, number)
@@ -145,21 +171,37 @@ class Loader:
         engine = self._open_engine(self._repository.bundle(name, number), spec)
         return Served(spec, engine, manifest.model_dump(mode="json"))
 
-    def _fail(self, name: str, generation: int, before: _Failure | None, problems: list[Problem]) -> None:
+    def _fail(self, name: str, problems: list[Problem]) -> None:
+        before = self._failures.get(name)
         if before is None or before.problems != problems:
             for problem in problems:
                 log.error(
                     "a bundle does not load",
                     extra={"model": problem.model, "version": problem.version, "why": problem.detail},
                 )
-        self._failures[name] = _Failure(generation, time.monotonic() + RETRY_S, problems)
+        self._failures[name] = _Failure(time.monotonic() + RETRY_S, problems)
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    generation: int
     retry_at: float
     problems: list[Problem]
+
+
+_Signature = tuple[int, int, int] | None
+
+
+def _signature(model: Path) -> _Signature:
+    """What tells one labels.json from the next, None without one. It is replaced at each change, never written to."""
+    try:
+        found = os.stat(model / LABELS)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _same(one: ServedModel, other: ServedModel) -> bool:
+    return (one.generation, one.labels, one.versions.keys()) == (other.generation, other.labels, other.versions.keys())
 
 
 def _why(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from models.repository import Repository
 from tests.conftest import SINGLE, TRIPLE
 from tests.serving import ServiceFailed, running_service, wait_until
 
@@ -304,6 +305,76 @@ def test_an_empty_repository_is_polled_until_a_bundle_lands(tiny_repository, tmp
         (tmp_path / "staged").rename(models / SINGLE)
         wait_until(lambda: all(service.status("/readyz") == 200 for _ in range(10)), BOUND_S, "every worker ready")
         assert predict(service.url, "c", 20.0)["step"] == 1
+
+
+@pytest.fixture(scope="module")
+def successor(tiny_repository, tmp_path_factory):
+    """A bundle for the next version of SINGLE: the same contract, other weights."""
+    from tests.training.bundles import make_tiny_bundle
+
+    folder = tmp_path_factory.mktemp("successor") / "bundle"
+    folder.mkdir()
+    return folder, make_tiny_bundle(folder, name=SINGLE, n_features=1, interval_s=None, seed=12)
+
+
+def publish(repository, bundle):
+    """Publishes a copy of `bundle`; its version."""
+    folder, manifest = bundle
+    with repository.stage(SINGLE) as staging:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+        return repository.publish(staging, manifest)
+
+
+def test_a_new_version_is_taken_up_while_serving_and_no_client_goes_back(tiny_repository, successor, tmp_path):
+    shutil.copytree(tiny_repository, tmp_path / "models")
+    repository = Repository(tmp_path / "models")
+    with running_service(repository.root, f"sqlite:///{tmp_path / 'state'}") as service:
+        clients = [f"c{i}" for i in range(6)]
+        seen = {client: [predict(service.url, client, 20.0)] for client in clients}
+        assert publish(repository, successor) == 2
+
+        def all_answers_are_of_version_2():
+            answers = [predict(service.url, client, 20.0 + len(seen[client])) for client in clients]
+            for client, answer in zip(clients, answers, strict=True):
+                seen[client].append(answer)
+            return {answer["version"] for answer in answers} == {2}
+
+        wait_until(all_answers_are_of_version_2, BOUND_S, "version 2 everywhere")
+        os.kill(service.workers()[0], signal.SIGKILL)  # its successor loads anew, and must serve the same
+        for _ in range(10):
+            try:
+                all_answers_are_of_version_2()
+            except requests.ConnectionError:  # it was the killed one's
+                continue
+    for answers in seen.values():
+        versions = [answer["version"] for answer in answers]
+        assert versions == sorted(versions)
+        assert versions[-1] == 2
+        rebuilt = [answer["state"]["reason"] for answer in answers if answer["state"]["status"] == "rebuilt"]
+        assert rebuilt == ["model_updated"]
+
+
+def test_a_worker_that_looks_rarely_follows_clients_that_are_ahead_of_it(tiny_repository, successor, tmp_path):
+    shutil.copytree(tiny_repository, tmp_path / "models")
+    repository = Repository(tmp_path / "models")
+    with running_service(repository.root, f"sqlite:///{tmp_path / 'state'}", poll_s=3600) as service:
+        for _ in range(4):
+            assert predict(service.url, "c", 20.0)["version"] == 1
+        publish(repository, successor)
+        old = service.workers()
+        os.kill(old[0], signal.SIGKILL)
+        wait_until(lambda: len(set(service.workers()) - {old[0]}) == 2, BOUND_S, "a new worker")
+        answers = []
+
+        def updated():
+            answers.append(predict(service.url, "c", 20.0))
+            return answers[-1]["version"] == 2
+
+        wait_until(updated, BOUND_S, "the new worker's answer")
+        after = [predict(service.url, "c", 20.0) for _ in range(40)]  # a new connection each: both workers answer
+        assert {answer["version"] for answer in after} == {2}
+        assert {answer["state"]["status"] for answer in after} == {"carried"}
+        assert answers[-1]["state"]["reason"] == "model_updated"
 
 
 def test_a_damaged_bundle_is_named_and_the_others_are_served(tiny_repository, tmp_path):

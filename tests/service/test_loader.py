@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -168,6 +169,112 @@ def test_a_bad_bundle_is_looked_at_again_when_its_label_moves(desk):
     assert desk.loader.refresh() is True
     assert desk.loader.problems() == []
     assert desk.registry.model("toy").labelled().spec.version == 2
+
+
+def test_a_label_that_moves_swaps_in_what_it_names_now(desk):
+    desk.publish()
+    desk.loader.refresh()
+    before = desk.registry.model("toy")
+    desk.publish()
+    assert desk.loader.refresh() is True
+    model = desk.registry.model("toy")
+    assert (model.generation, model.labels, list(model.versions)) == (2, {"stable": 2}, [2])
+    assert list(before.versions) == [1]  # a request under way keeps what it holds
+    assert desk.opened == [("toy", 1), ("toy", 2)]
+    assert desk.loader.refresh() is False
+
+
+def test_only_what_is_not_loaded_yet_is_loaded(desk):
+    desk.publish()
+    desk.publish(label="candidate")
+    desk.loader.refresh()
+    kept = desk.registry.model("toy").version(2)
+    desk.repository.set_label("toy", "stable", 2)
+    assert desk.loader.refresh() is True
+    assert desk.registry.model("toy").labelled() is kept
+    assert desk.opened == [("toy", 1), ("toy", 2)]
+    desk.repository.set_label("toy", "stable", 1)
+    assert desk.loader.refresh() is True
+    assert desk.registry.model("toy").labels == {"candidate": 2, "stable": 1}
+
+
+def test_what_is_served_stays_while_its_successor_loads(desk):
+    desk.publish()
+    desk.loader.refresh()
+    meanwhile = []
+    opened = desk.open_engine
+
+    def open_and_look(bundle, spec):
+        meanwhile.append(desk.registry.model("toy").labelled().spec.version)
+        return opened(bundle, spec)
+
+    desk.loader._open_engine = open_and_look
+    desk.publish()
+    desk.loader.refresh()
+    assert (meanwhile, desk.registry.model("toy").labelled().spec.version) == ([1], 2)
+
+
+def test_a_successor_that_does_not_load_leaves_the_old_one_and_is_named(desk):
+    desk.publish()
+    desk.loader.refresh()
+    kept = desk.registry.model("toy")
+    desk.failing.add("toy")
+    desk.publish()
+    for _ in range(3):
+        assert desk.loader.refresh() is False
+        desk.loader.reload("toy")
+    assert desk.registry.model("toy") is kept
+    assert desk.loader.problems() == [{"model": "toy", "version": 2, "detail": "step of toy does not run"}]
+    assert desk.opened.count(("toy", 2)) == 1  # not over and over
+    desk.failing.clear()
+    desk.publish()
+    assert desk.loader.refresh() is True
+    assert desk.registry.model("toy").labels == {"stable": 3}
+    assert desk.loader.problems() == []
+
+
+def test_a_label_whose_new_version_does_not_load_keeps_its_old_one(desk):
+    desk.publish()
+    desk.publish(label="candidate")
+    desk.loader.refresh()
+    desk.publish(label="candidate")
+    (desk.repository.bundle("toy", 3) / "weights").unlink()
+    desk.repository.set_label("toy", "stable", 2)
+    desk.loader.refresh()
+    model = desk.registry.model("toy")
+    assert (model.labels, sorted(model.versions)) == ({"candidate": 2, "stable": 2}, [2])
+    assert desk.loader.problems()[0]["version"] == 3
+
+
+def test_damaged_labels_leave_what_is_served_and_are_named(desk):
+    desk.publish()
+    desk.loader.refresh()
+    kept = desk.registry.model("toy")
+    (desk.repository.root / "toy" / "labels.json").write_text("{")
+    assert desk.loader.refresh() is False
+    assert desk.registry.model("toy") is kept
+    assert "labels.json" in desk.loader.problems()[0]["detail"]
+
+
+def test_labels_that_did_not_move_are_not_even_read(desk, monkeypatch):
+    desk.publish()
+    desk.loader.refresh()
+    monkeypatch.setattr(desk.repository, "labels", None)
+    assert desk.loader.refresh() is False
+    desk.loader.reload("toy")
+
+
+def test_one_model_is_reloaded_at_once_and_loaded_once_however_many_ask(desk):
+    desk.publish()
+    desk.publish("other")
+    desk.loader.refresh()
+    desk.publish()
+    desk.publish("other")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(desk.loader.reload, ["toy"] * 32))
+    assert desk.registry.model("toy").labelled().spec.version == 2
+    assert desk.registry.model("other").labelled().spec.version == 1
+    assert desk.opened.count(("toy", 2)) == 1
 
 
 def test_a_problem_goes_away_with_its_model(desk):
