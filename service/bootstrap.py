@@ -31,10 +31,12 @@ class Service:
     registry: Registry
     store: StateStore
     loader: Loader
+    metrics: Metrics
 
     def close(self) -> None:
-        """Stop polling and give the store's files back."""
+        """Stop polling, settle the counts and give the store's files back."""
         self.loader.stop()
+        self.metrics.stop()
         self.store.close()
 
 
@@ -77,7 +79,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     loader.refresh()
     loader.start()
-    service = Service(app, registry, store, loader)
+    metrics.start()
+    service = Service(app, registry, store, loader, metrics)
     app.extensions["recurve"] = service
     return service
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -20,9 +20,8 @@ from service.core.ports import CountsClients, Engine, StateStore
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
-from service.timing import CountingStore, TimedCountingStore, TimedEngine, TimedStore
-
-Labelled = TypeVar("Labelled", Counter, Histogram)
+from service.tally import TalliedCounter, TalliedHistogram, Tally
+from service.timing import VERBS, CountingStore, TimedCountingStore, TimedEngine, TimedStore, TimedVerb
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -47,6 +46,7 @@ class Metrics:
     def __init__(self, shared_dir: str | None = None) -> None:
         self._shared_dir = shared_dir
         self._registry = CollectorRegistry()
+        self._tally = Tally()
         self._children: dict[tuple[str | int, ...], Any] = {}
         self._request_s = Histogram(
             "recurve_request_seconds",
@@ -90,41 +90,62 @@ class Metrics:
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
-        self._child(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
+        self._timed(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
         if answer is None:
             if route == PREDICT_ROUTE:
-                self._child(self._predicts, "", "", status).inc()
+                self._counted(self._predicts, "", "", status).inc()
             return
         name, version = answer.spec.name, answer.version
         if route == PREDICT_ROUTE:
-            self._child(self._predicts, name, version, status).inc()
+            self._counted(self._predicts, name, version, status).inc()
         if answer.replayed:
-            self._child(self._states, name, "replayed", "").inc()
+            self._counted(self._states, name, "replayed", "").inc()
             return
-        self._child(self._states, name, answer.state.status, answer.state.reason or "").inc()
-        self._child(self._observations, name, version).inc(len(answer.y))
+        self._counted(self._states, name, answer.state.status, answer.state.reason or "").inc()
+        self._counted(self._observations, name, version).inc(len(answer.y))
 
-    def _child(self, metric: Labelled, *labels: str | int) -> Labelled:
-        """`metric.labels(*labels)`, remembered: the library's own look-up takes a lock and makes strings anew."""
+    def start(self) -> None:
+        """Settle the counts of this process every half second, until `stop`."""
+        self._tally.start()
+
+    def stop(self) -> None:
+        """Settle what is left."""
+        self._tally.stop()
+
+    def _counted(self, metric: Counter, *labels: str | int) -> TalliedCounter:
+        """`metric` under `labels`, tallied; remembered, as the library's look-up takes a lock and makes strings."""
         key = (id(metric), *labels)
-        child = self._children.get(key)
+        child: TalliedCounter | None = self._children.get(key)
         if child is None:
-            child = self._children[key] = metric.labels(*labels)
+            child = self._children.setdefault(key, self._tally.counter(metric.labels(*labels)))
+        return child
+
+    def _timed(self, metric: Histogram, *labels: str | int) -> TalliedHistogram:
+        """`metric` under `labels`, tallied and remembered."""
+        key = (id(metric), *labels)
+        child: TalliedHistogram | None = self._children.get(key)
+        if child is None:
+            child = self._children.setdefault(key, self._tally.histogram(metric.labels(*labels)))
         return child
 
     def time_engine(self, engine: Engine, spec: ModelSpec) -> Engine:
         """`engine`, its steps timed."""
-        return TimedEngine(engine, self._step_s.labels(spec.name, str(spec.version)))
+        return TimedEngine(engine, self._timed(self._step_s, spec.name, spec.version))
 
     def time_store(self, store: StateStore) -> StateStore:
         """`store`, its verbs timed; it still counts clients if it did."""
-        instruments = (self._store_s, self._store_errors, self._conflicts)
+        verbs = {verb: self._verb(verb) for verb in VERBS}
+        conflicts = self._tally.counter(self._conflicts)
         if isinstance(store, CountsClients):
-            return TimedCountingStore(cast(CountingStore, store), *instruments)
-        return TimedStore(store, *instruments)
+            return TimedCountingStore(cast(CountingStore, store), verbs, conflicts)
+        return TimedStore(store, verbs, conflicts)
+
+    def _verb(self, verb: str) -> TimedVerb:
+        return TimedVerb(self._timed(self._store_s, verb), self._counted(self._store_errors, verb))
 
     def exposition(self, *more: Collects) -> tuple[bytes, str]:
         """All metrics in the text format with its content type, those of every worker where there are several."""
+        self._tally.settle()
         ours: Collects = self._registry
         if self._shared_dir is not None:
             ours = MultiProcessCollector(None, self._shared_dir)  # type: ignore[no-untyped-call]

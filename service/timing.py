@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
-
-from prometheus_client import Counter, Histogram
 
 from service.core.errors import StoreUnavailable
 from service.core.ports import CountsClients, Engine, Page, StateStore, Stored
 from service.core.types import ClientKey, FloatArray
+from service.tally import TalliedCounter, TalliedHistogram
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+VERBS = ("load", "save", "delete", "list")
 
 
 class CountingStore(StateStore, CountsClients, Protocol):
@@ -23,7 +24,7 @@ class CountingStore(StateStore, CountsClients, Protocol):
 class TimedEngine:
     """An Engine whose steps are timed."""
 
-    def __init__(self, engine: Engine, step_s: Histogram) -> None:
+    def __init__(self, engine: Engine, step_s: TalliedHistogram) -> None:
         self._engine = engine
         self._step_s = step_s
 
@@ -46,11 +47,9 @@ class TimedEngine:
 class TimedStore:
     """A StateStore whose verbs are timed, its failures and lost races counted."""
 
-    def __init__(self, store: StateStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
+    def __init__(self, store: StateStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
         self._store = store
-        self._load, self._save, self._delete, self._list = (
-            _Verb(seconds.labels(verb), errors.labels(verb)) for verb in ("load", "save", "delete", "list")
-        )
+        self._load, self._save, self._delete, self._list = (verbs[verb] for verb in VERBS)
         self._conflicts = conflicts
 
     def load(self, key: ClientKey) -> Stored | None:
@@ -77,11 +76,14 @@ class TimedStore:
         self._store.close()
 
 
-class _Verb(NamedTuple):
-    seconds: Histogram
-    errors: Counter
+class TimedVerb(NamedTuple):
+    """Where one verb's times and failures go."""
+
+    seconds: TalliedHistogram
+    errors: TalliedCounter
 
     def time(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `call` returns, timed whether it succeeds or not."""
         began = time.perf_counter()
         try:
             return call(*args, **kwargs)
@@ -95,8 +97,8 @@ class _Verb(NamedTuple):
 class TimedCountingStore(TimedStore):
     """A TimedStore over a store that counts clients."""
 
-    def __init__(self, store: CountingStore, seconds: Histogram, errors: Counter, conflicts: Counter) -> None:
-        super().__init__(store, seconds, errors, conflicts)
+    def __init__(self, store: CountingStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
+        super().__init__(store, verbs, conflicts)
         self._counting = store
 
     def count(self, tenant: str, model: str) -> int:

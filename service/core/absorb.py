@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,7 +94,9 @@ class Progress:
 
     def is_finite(self) -> bool:
         """Whether the state and every prediction are numbers."""
-        return bool(np.isfinite(self.batch).all() and np.isfinite(self.predictions()).all())
+        # summed in float64, where no float32 overflows: not a number, or infinite, shows in the sum
+        state, predictions = self.batch.sum(dtype=np.float64), self.predictions().sum(dtype=np.float64)
+        return math.isfinite(state) and math.isfinite(predictions)
 
     def check_finite(self) -> None:
         """InvalidInput not_finite if the observations drove the state or a prediction out of float32's range."""

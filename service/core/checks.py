@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from service.core import gaps
@@ -10,6 +12,8 @@ from service.core.lookahead import check_horizon
 from service.core.requests import PredictRequest
 from service.core.types import FloatArray, ModelSpec
 
+FEW = 16  # numbers up to which Python's own arithmetic beats an array's
+
 
 def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_horizon: int) -> None:
     """InvalidInput naming the field, or Unsupported, for a request that `spec`'s model can never absorb."""
@@ -17,7 +21,8 @@ def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_hori
     if observations.ndim != 2 or len(observations) == 0 or observations.shape[1] != len(spec.features):
         detail = f"need at least one row of {len(spec.features)} values, not {observations.shape}"
         raise InvalidInput("observations", detail)
-    if not np.isfinite(observations).all():
+    few = len(observations) <= FEW
+    if not (all(map(math.isfinite, observations.ravel().tolist())) if few else np.isfinite(observations).all()):
         raise InvalidInput("observations", "hold a value that is not finite in float32", code="not_finite")
     _check_limits(spec, observations)
     if request.times is not None:
@@ -30,9 +35,20 @@ def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_hori
 
 def _check_limits(spec: ModelSpec, observations: FloatArray) -> None:
     for column, feature in enumerate(spec.features):
+        if feature.minimum is None and feature.maximum is None:
+            continue
         values = observations[:, column]
         unit = f" {feature.unit}" if feature.unit else ""
-        if feature.minimum is not None and (values < feature.minimum).any():
-            raise InvalidInput(feature.name, f"{values.min():g} is below its minimum of {feature.minimum:g}{unit}")
-        if feature.maximum is not None and (values > feature.maximum).any():
-            raise InvalidInput(feature.name, f"{values.max():g} is above its maximum of {feature.maximum:g}{unit}")
+        low, high = extremes(values)
+        if feature.minimum is not None and low < feature.minimum:
+            raise InvalidInput(feature.name, f"{low:g} is below its minimum of {feature.minimum:g}{unit}")
+        if feature.maximum is not None and high > feature.maximum:
+            raise InvalidInput(feature.name, f"{high:g} is above its maximum of {feature.maximum:g}{unit}")
+
+
+def extremes(values: FloatArray) -> tuple[float, float]:
+    """The least and the greatest of ``values`` (n,), n >= 1. A handful is ten times as fast as plain numbers."""
+    if len(values) <= FEW:
+        plain = values.tolist()
+        return min(plain), max(plain)
+    return float(values.min()), float(values.max())
