@@ -6,10 +6,13 @@ import contextlib
 import json
 import logging
 import os
+import select
+import selectors
 import socket
 import ssl
 import sys
 from concurrent.futures import Future
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -83,6 +86,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
         super().__init__(*args, **kwargs)
         self._patience_s = read_settings().read_timeout_s
 
+    def enqueue_req(self, conn: Any) -> None:
+        """In the main loop: a connection for the threads, a new one once its first byte is there.
+
+        gunicorn's own gives it a thread at once, which then waits five seconds for that byte.
+        """
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
     def handle(self, conn: Any) -> Any:
         """Requests of one connection, until it falls idle or others wait; what the main loop has to do with it then:
         True keep it, _AGAIN more is read already, _CLOSED nothing, or gunicorn's own word to wait for its data."""
@@ -147,9 +162,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn publishes no types
         self.method_queue.defer(self._close_idle)  # run by the main loop, which owns these connections
 
     def _close_idle(self) -> None:
+        """Those that have sent something are left to the main loop, which may have heard of it in this very round."""
         for connections in (self.keepalived_conns, self.pending_conns):
-            while connections:
-                connection = connections.popleft()
+            for connection in list(connections):
+                if _readable(connection.sock):
+                    continue
+                connections.remove(connection)
                 self.poller.unregister(connection.sock)
                 self.nr_conns -= 1
                 connection.close()
@@ -167,6 +185,12 @@ class _Chunks:
             return self._inner.read(size)
         except errors.ParseException as error:
             raise OSError(str(error)) from error
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _follows(sock: socket.socket) -> bool:

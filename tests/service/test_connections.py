@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import re
 import select
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +133,34 @@ def test_a_connection_may_be_idle_for_longer_than_a_request_may_take(impatient):
         wait_until(lambda: time.monotonic() > idle_until, BOUND_S, "idle")
         connection.sendall(post("idle", b'{"observation": 1}'))
         until(connection, b'"step":2')
+
+
+def test_connections_that_say_nothing_hold_no_thread(impatient):
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(impatient)) for _ in range(6)]
+        began = time.monotonic()
+        assert impatient.status("/livez") == 200
+        assert time.monotonic() - began < 3
+        silent[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(silent[0], b"true")
+
+
+def test_at_sigterm_a_request_that_was_sent_is_answered_and_silent_connections_are_closed(tiny_repository):
+    with ExitStack() as stack:
+        service = stack.enter_context(running_service(tiny_repository, "memory://", workers=1))
+        (worker,) = service.workers()
+        idle, silent = (stack.enter_context(connected(service)) for _ in range(2))
+        idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(idle, b"true")
+        os.kill(worker, signal.SIGSTOP)  # all of this finds the main loop in one round
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Handling signal: term" in service.stderr(), BOUND_S, "the signal")
+        idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        os.kill(worker, signal.SIGCONT)
+        assert whole(idle).startswith(b"HTTP/1.1 200 ")
+        assert whole(silent) == b""
+        assert service.process.wait(BOUND_S) == 0
+        assert "Traceback" not in service.stderr()
 
 
 def test_a_client_that_does_not_close_holds_nobody_up(impatient):
