@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the runtime's memory of the calling thread."""
+        """Release the runtime's memory; a step under way ends as usual."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from random import Random
 
 from service.core.errors import RecordCorrupt
 from service.core.ports import StateStore, Stored
@@ -21,6 +22,7 @@ class Records:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        self._random = Random(secrets.randbits(256))  # nonces need to be unlike, not secret: no system call for each
 
     def load(self, key: ClientKey, spec: ModelSpec) -> tuple[Stored | None, Record | str | None]:
         """What is stored, and the record in it: None if there is none, "corrupt" if it can't be used under `spec`."""
@@ -38,7 +40,7 @@ class Records:
     def save(self, key: ClientKey, stored: Stored | None, record: Record) -> bool:
         """Replace what was `stored` by `record`; False if another writer did so first."""
         old = None if stored is None else stored.nonce
-        return self._store.save(key, old, secrets.token_bytes(8), encode(key, record))
+        return self._store.save(key, old, self._random.getrandbits(64).to_bytes(8), encode(key, record))
 
     def delete(self, key: ClientKey) -> bool:
         """Forget the client, what was set aside of it included; True if it was there."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -13,11 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 from service.core.errors import BundleInvalid
 from service.core.types import FloatArray, ModelSpec
 
+Run = TypeVar("Run")
+
 CHUNK = 32  # larger batches run in chunks of this size, the last one padded
 
 
 class _Step:
-    """One interpreter, its `step` graph allocated for one batch size. Belongs to the thread that made it.
+    """One interpreter, its `step` graph allocated for one batch size. For one thread at a time.
 
     A signature runner resizes and allocates at every call. Its own parts, which it names with an underscore, let
     that be done once: the public set_tensor and invoke reach a file's first graph only, and that may be `gates`.
@@ -43,27 +44,57 @@ class _Step:
         return run.GetTensor(self._y, graph), run.GetTensor(self._next, graph)
 
 
-class _PerThread(threading.local):
-    """What each thread keeps for itself."""
+class _Gates:
+    """One interpreter for the `gates` graph, any batch size. For one thread at a time."""
 
-    def __init__(self) -> None:
-        self.steps: dict[int, _Step] = {}
-        self.gates: Any = None
+    def __init__(self, content: bytes) -> None:
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        self._runner = self._interpreter.get_signature_runner("gates")
+
+    def __call__(self, x: FloatArray, state: FloatArray) -> dict[str, FloatArray]:
+        out: dict[str, FloatArray] = self._runner(x=x, state=state)
+        return out
+
+
+class _Pool(Generic[Run]):
+    """Runs that nobody uses now, the last used on top; as many are made as threads ever run at once."""
+
+    def __init__(self, make: Callable[[], Run]) -> None:
+        self._make = make
+        self._free: list[Run] = []
+
+    def take(self) -> Run:
+        """One of them for the caller alone, who gives it back."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._make()
+
+    def give(self, run: Run) -> None:
+        """Take back what `take` gave."""
+        self._free.append(run)
+
+    def clear(self) -> None:
+        """Give back the memory of those not in use."""
+        self._free.clear()
 
 
 class LiteRTEngine:
     """Engine over a .tflite with the signatures `step` and `gates`.
 
     An interpreter is not thread-safe and slow to resize (set_tensor and invoke: 8 us, with a resize: 148 us), so
-    each thread keeps one per batch size, 1 or 32.
+    there are some for each batch size, 1 and 32. The last used goes first: its copy of the weights is still in the
+    processor's cache, where one for each thread would push the others' out.
     """
 
     def __init__(self, tflite: Path, spec: ModelSpec) -> None:
         """BundleInvalid if the file is missing, does not load, or its `step` has other shapes than `spec`."""
         self._spec = spec
-        self._local = _PerThread()
         try:
-            self._content = tflite.read_bytes()
+            content = tflite.read_bytes()
+            self._single = _Pool(lambda: _Step(content, 1))
+            self._chunk = _Pool(lambda: _Step(content, CHUNK))
+            self._gates = _Pool(lambda: _Gates(content))
             x = np.zeros((1, len(spec.features)), np.float32)
             y, state = self.step(x, spec.initial_state[None])
         except (OSError, ValueError, KeyError, RuntimeError) as exc:
@@ -77,40 +108,40 @@ class LiteRTEngine:
         """See Engine."""
         batch = len(x)
         if batch == 1:
-            return self._step(1)(x, state)
-        run = self._step(CHUNK)
+            single = self._single.take()
+            try:
+                return single(x, state)
+            finally:
+                self._single.give(single)
         ys, states = [], []
-        for at in range(0, batch, CHUNK):
-            size = min(CHUNK, batch - at)
-            chunk_x, chunk_state = x[at : at + size], state[at : at + size]
-            if size < CHUNK:
-                chunk_x = np.concatenate((chunk_x, np.zeros((CHUNK - size, x.shape[1]), np.float32)))
-                filler = np.broadcast_to(self._spec.initial_state, (CHUNK - size, state.shape[1]))
-                chunk_state = np.concatenate((chunk_state, filler))
-            y, following = run(chunk_x, chunk_state)
-            ys.append(y[:size])
-            states.append(following[:size])
+        run = self._chunk.take()
+        try:
+            for at in range(0, batch, CHUNK):
+                size = min(CHUNK, batch - at)
+                chunk_x, chunk_state = x[at : at + size], state[at : at + size]
+                if size < CHUNK:
+                    chunk_x = np.concatenate((chunk_x, np.zeros((CHUNK - size, x.shape[1]), np.float32)))
+                    filler = np.broadcast_to(self._spec.initial_state, (CHUNK - size, state.shape[1]))
+                    chunk_state = np.concatenate((chunk_state, filler))
+                y, following = run(chunk_x, chunk_state)
+                ys.append(y[:size])
+                states.append(following[:size])
+        finally:
+            self._chunk.give(run)
         return np.concatenate(ys), np.concatenate(states)
 
     def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
         """See Engine."""
         if not self._spec.gates:
             return []
-        if self._local.gates is None:
-            interpreter = Interpreter(model_content=self._content, num_threads=1)
-            # a runner does not keep its interpreter alive
-            self._local.gates = interpreter.get_signature_runner("gates"), interpreter
-        runner, _ = self._local.gates
-        out = runner(x=x, state=state)
+        run = self._gates.take()
+        try:
+            out = run(x, state)
+        finally:
+            self._gates.give(run)
         return [out[gate.output] for gate in self._spec.gates]
 
     def close(self) -> None:
         """See Engine."""
-        self._local.steps.clear()
-        self._local.gates = None
-
-    def _step(self, batch: int) -> _Step:
-        step = self._local.steps.get(batch)
-        if step is None:
-            step = self._local.steps[batch] = _Step(self._content, batch)
-        return step
+        for pool in (self._single, self._chunk, self._gates):
+            pool.clear()
