@@ -18,7 +18,7 @@ from service.http.times import parse_time
 STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
 
 _MARKS_EACH = 4  # of one observation besides its values': around it, and around its time
-_MARKS_ELSE = 1000
+_MARKS_ELSE = 4000  # whatever else a small body may be nested into: that is for the parser to name
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
