@@ -46,6 +46,12 @@ def metric(text, name, **labels):
     return None
 
 
+def predicts(service, model):
+    """How many predicts of version 1 the metrics count now, whichever worker is asked."""
+    text = requests.get(f"{service.url}/metrics", timeout=10).text
+    return metric(text, "recurve_predicts_total", model=model, version="1", status="200") or 0.0
+
+
 def test_it_says_where_it_listens_and_what_it_serves(service):
     assert f"http://127.0.0.1:{service.port}" in service.stdout()
     assert f"Serves {SINGLE} 1, {TRIPLE} 1" in service.stdout()
@@ -59,8 +65,7 @@ def test_every_log_line_is_json(service):
 def test_any_worker_continues_any_client(service):
     answers = [predict(service.url, "wanderer", 20.0 + i) for i in range(40)]  # a new connection each
     assert [answer["step"] for answer in answers] == list(range(1, 41))
-    text = requests.get(f"{service.url}/metrics", timeout=10).text
-    assert metric(text, "recurve_predicts_total", model=SINGLE, version="1", status="200") >= 40
+    wait_until(lambda: predicts(service, SINGLE) >= 40, BOUND_S, "40 counted predicts")
 
 
 def test_interleaved_clients_answer_as_each_alone(service):
@@ -77,21 +82,19 @@ def test_one_client_from_many_threads_takes_every_step_once(service):
 
 
 def test_metrics_are_those_of_all_workers_whoever_answers(service):
-    def predicts():
-        text = requests.get(f"{service.url}/metrics", timeout=10).text
-        return metric(text, "recurve_predicts_total", model=TRIPLE, version="1", status="200") or 0.0
-
     def took_part():
         lines = [json.loads(line) for line in service.stderr().splitlines() if f"/{TRIPLE}/clients/counted" in line]
         return {line["pid"] for line in lines}
 
-    before, sent = predicts(), 0
+    assert predicts(service, TRIPLE) == 0
+    sent = 0
     while sent < 20 or len(took_part()) < 2:
         assert sent < 1000
         predict(service.url, "counted", [20.0, 10.0, 1013.0], TRIPLE)  # a new connection each
         sent += 1
     assert took_part() == set(service.workers())
-    assert {predicts() for _ in range(20)} == {before + sent}
+    wait_until(lambda: predicts(service, TRIPLE) == sent, BOUND_S, "every worker's counts")  # they settle in time
+    assert {predicts(service, TRIPLE) for _ in range(20)} == {sent}
 
 
 def test_no_metric_names_a_client(service):
@@ -224,8 +227,7 @@ def test_sighup_replaces_the_workers_and_keeps_clients_and_counts(tiny_repositor
         wait_until(lambda: len(set(service.workers()) - old) == 2 == len(service.workers()), BOUND_S, "new workers")
         wait_until(lambda: service.status("/readyz") == 200, BOUND_S, "ready")
         assert predict(service.url, "c", 20.0)["step"] == 2
-        text = requests.get(f"{service.url}/metrics", timeout=10).text
-        assert metric(text, "recurve_predicts_total", model=SINGLE, version="1", status="200") == 2
+        wait_until(lambda: predicts(service, SINGLE) == 2, BOUND_S, "both counts")
 
 
 def test_a_busy_connection_does_not_keep_a_thread_from_others(tiny_repository):
