@@ -22,7 +22,7 @@ from training.references import References
 from training.sources import Series
 from training.stepping import Stepper
 from training.verdict import Check, Verdict, judge
-from training.windows import split
+from training.windows import demand_residuals, split
 
 Array = NDArray[Any]
 FALLBACK_LEVELS = (0.05, 0.5, 0.95)
@@ -81,10 +81,11 @@ def evaluate(
 ) -> Evaluation:
     """Score the bundle behind `stepper` on `series`; `advance` hears the share done, 0 to 1.
 
-    Raises TooShort if a series can't be split.
+    Raises TooShort if a series can't be split, or if too little of it is left to bound look-ahead forecasts by.
     """
     parts = split(series, job)
     horizon = job.horizon if feedback(manifest) is not None else 1
+    demand_residuals(parts, horizon)
     learnt = [len(part) for part in parts.train]
     values = [each.values for each in series]
     past = hindcast(stepper, manifest, values, learnt, horizon, lambda share: advance(0.8 * share))
@@ -125,12 +126,10 @@ def _residuals(tracks: Sequence[Track], job: Job) -> Residuals:
 
 
 def _misses(track: Track, job: Job, h: int, start: int, stop: int) -> Array:
-    """Observed - predicted (n, K), h steps ahead, for the observations start + h - 1 ... stop - 1."""
-    first = start - track.hindcast.start
-    predicted = track.hindcast.ahead[first : first + max(1, stop - start - h + 1), h - 1]
-    at = start + h - 1 + np.arange(len(predicted))
-    kept = at < len(track.series)
-    return track.series.values[at[kept]][:, list(job.observed)] - predicted[kept]
+    """Observed - predicted (n, K), h steps ahead, for the observations start + h - 1 ... stop - 1: none if n < 1."""
+    first, n = start - track.hindcast.start, max(0, stop - start - h + 1)
+    observed = track.series.values[start + h - 1 : start + h - 1 + n, list(job.observed)]
+    return observed - track.hindcast.ahead[first : first + n, h - 1]
 
 
 def _score_target(

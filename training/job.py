@@ -202,6 +202,11 @@ class Job(Table):
         return tuple(names.index(target.name) for target in self.targets)
 
     @property
+    def ahead(self) -> int:
+        """How far ahead its model can be judged: `horizon`, or 1 if some feature is not predicted."""
+        return self.horizon if len(self.targets) == len(self.features) else 1
+
+    @property
     def running_scale(self) -> float | None:
         """The network's, but none for `feed_forward`, which has no memory to keep a scale in."""
         return None if self.architecture == "feed_forward" else self.network.running_scale

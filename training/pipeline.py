@@ -21,7 +21,7 @@ from training.report import Curve, write_report
 from training.sources import Series, load_series
 from training.stages import Stages, print_scores
 from training.stepping import open_stepper
-from training.windows import split
+from training.windows import demand_residuals, split
 
 REPORT = "report"
 
@@ -49,10 +49,13 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
     the job's gates; its report is then kept beside the repository's models. ExportRefused, SourceInvalid, TooShort
     and the repository's errors pass as they are. Nothing is ever published halfway.
     """
+    if quick:
+        job = job.quickened()
     stages = Stages(console)
     with stages.bars:
         with stages.stage("load", bar=False):
             series = load_series(job)
+            demand_residuals(split(series, job), job.ahead)  # or a whole training would be for nothing
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
             from training.export import export

@@ -9,6 +9,7 @@ from training.evaluate import evaluate
 from training.hindcast import hindcast
 from training.job import FeatureColumn, Gates, TargetColumn
 from training.sources import Series
+from training.windows import TooShort
 
 PHI = 0.8
 
@@ -46,6 +47,21 @@ def test_residual_quantiles_do_not_see_the_test_part():
     b = evaluate(Proportional(PHI), manifest(), job(), [Series("s", series.times, other)])
     assert a.residuals == b.residuals
     assert a.scores != b.scores
+
+
+def test_a_series_shorter_than_the_horizon_lends_no_test_rows_to_the_residual_quantiles():
+    long, short = autoregressive(PHI, 2_000), autoregressive(PHI, 40, seed=2, key="short")
+    wild = short.values.copy()
+    wild[32:] = 1e6  # its validation part has 4 observations, and the horizon is 6
+    a = evaluate(Proportional(PHI), manifest(), job(), [long, short])
+    b = evaluate(Proportional(PHI), manifest(), job(), [long, Series("short", short.times, wild)])
+    assert a.residuals == b.residuals
+
+
+@pytest.mark.parametrize("horizon", [24, 60, 500])
+def test_a_horizon_beyond_the_validation_part_is_refused_by_name(horizon):
+    with pytest.raises(TooShort, match=f"look {horizon} steps ahead"):
+        evaluate(Proportional(PHI), manifest(), job(horizon=horizon), [autoregressive(PHI, 60)])
 
 
 def test_baselines_are_not_fitted_on_the_test_part():

@@ -5,7 +5,7 @@ import pytest
 
 from training.job import load_job
 from training.sources import Series
-from training.windows import TooShort, split
+from training.windows import TooShort, demand_residuals, split
 
 
 def series(n, key="a"):
@@ -34,3 +34,13 @@ def test_every_series_is_cut_by_its_own_length():
 def test_a_series_too_short_for_three_parts_is_named():
     with pytest.raises(TooShort, match="'b' has 9"):
         split([series(1000), series(9, "b")], load_job("finance"))
+
+
+def test_validation_parts_too_short_for_the_horizon_are_refused_and_say_what_is_needed():
+    job = load_job("finance")
+    demand_residuals(split([series(290)], job), 10)  # 29 validate: 20 residuals ten steps ahead
+    demand_residuals(split([series(290), series(40, "b")], job), 10)
+    with pytest.raises(TooShort, match=r"look 11 steps ahead.*needs 30"):
+        demand_residuals(split([series(290)], job), 11)
+    with pytest.raises(TooShort, match="look 500 steps ahead"):
+        demand_residuals(split([series(290)] * 9, job), 500)
