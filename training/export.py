@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.manifest import MANIFEST, STEP_TFLITE, Feature, GateLayer, Manifest, Target
 from training.fingerprint import fingerprint
-from training.proofs import MAX_CONTEXT, Probe, measure_fading, prove_causal, prove_stepping
+from training.proofs import MAX_CONTEXT, Probe, measure_fading, prove_causal, prove_independent, prove_stepping
 from training.refusals import ExportRefused
 from training.stepped import Stepped
 from training.tflite import Disagreement, check_agreement, compile_step
@@ -57,6 +57,7 @@ def export(
     scale = np.array([target.scale for target in targets], np.float32)
     probe = Probe(walk.n_features, [(f.minimum, f.maximum) for f in features], data)
     prove_causal(stepped, probe, scale)
+    prove_independent(stepped, probe, scale)
     advance(0.15)
     off = prove_stepping(stepped, probe, scale)
     say(f"Stepping equals the whole pass, at most {off:.2g} of the tolerance off.")

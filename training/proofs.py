@@ -1,4 +1,4 @@
-"""The numeric proofs every export has to pass: causal, stepped == whole, chunked == whole, and fading.
+"""The numeric proofs every export has to pass: causal, independent, stepped == whole, chunked == whole, and fading.
 
 They catch what an allow-list can't see: slices and sums over time, normalisations over time, foreign layers. A proof
 that fails names the first node of the graph whose own output is wrong.
@@ -116,6 +116,22 @@ def prove_causal(stepped: Stepped, probe: Probe, scale: Array, length: int = 48)
                 )
 
 
+def prove_independent(stepped: Stepped, probe: Probe, scale: Array, length: int = 48) -> None:
+    """ExportRefused if what one client is answered moves with the others that share its batch, whole or stepped."""
+    for kind, x in probe.each(3, length):
+        for run in (stepped.whole, lambda rows: stepped.stepwise(rows, stepped.fresh(len(rows)))["y"]):
+            together = run(tf.constant(x)).numpy()
+            _check_finite(together, kind, length)
+            for row in (0, 1):
+                alone = run(tf.constant(x[row : row + 1])).numpy()
+                if together.shape[0] != 3 or worst(together[row : row + 1], alone, scale) > 1:
+                    raise ExportRefused(
+                        _mixing_node(stepped, x, row),
+                        f"it mixes clients: what it answers to one series moves with the others in its batch ({kind} "
+                        "series); a step serves many clients at once, so nothing may work over the batch axis",
+                    )
+
+
 def prove_stepping(stepped: Stepped, probe: Probe, scale: Array) -> float:
     """Stepping == the whole pass, and `sequence` in two chunks == the whole pass, at lengths 1, 2, 50, 500.
 
@@ -184,6 +200,20 @@ def _leaking_node(stepped: Stepped, x: Array, moved: Array, t: int) -> str:
         a, b = np.asarray(before[key]), np.asarray(after[key])
         timed = a.ndim >= 3 and a.shape[1] == x.shape[1]
         if not timed or not _close(a[:, : t + 1], b[:, : t + 1]):
+            return key
+    return ""
+
+
+def _mixing_node(stepped: Stepped, x: Array, row: int) -> str:
+    together: dict[str, Any] = {}
+    alone: dict[str, Any] = {}
+    stepped.walk.whole(tf.constant(x), together)
+    stepped.walk.whole(tf.constant(x[row : row + 1]), alone)
+    for key in stepped.walk.node_keys():
+        a, b = np.asarray(together[key]), np.asarray(alone[key])
+        if a.ndim and len(a) == len(x):
+            a = a[row : row + 1]
+        if a.shape != b.shape or not _close(a, b):
             return key
     return ""
 

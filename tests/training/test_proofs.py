@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tests.training.zoo import CAUGHT, TAKEN, Peek, model
+from tests.training.zoo import CAUGHT, MIXING, TAKEN, Peek, model
 from training import proofs
-from training.proofs import Probe, measure_fading, prove_causal, prove_stepping, worst
+from training.proofs import Probe, measure_fading, prove_causal, prove_independent, prove_stepping, worst
 from training.refusals import ExportRefused
 from training.stepped import Stepped
 
@@ -27,6 +27,19 @@ def test_what_works_over_time_is_caught_by_number_and_named(kind):
         _prove(build())
     assert layer in refused.value.layer
     assert "reads the future" in str(refused.value) or "over the time axis" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_what_mixes_the_clients_of_a_batch_is_caught_and_named(kind):
+    build, layer = MIXING[kind]
+    with pytest.raises(ExportRefused, match="mixes clients") as refused:
+        prove_independent(Stepped(build(), 2, 0), Probe(2), SCALE)
+    assert layer in refused.value.layer
+
+
+@pytest.mark.parametrize("kind", ["two LSTMs", "last step alone", "stacked cells"])
+def test_clients_that_share_a_batch_do_not_touch_each_other(kind):
+    prove_independent(Stepped(TAKEN[kind](), 2, 0), Probe(2), SCALE)
 
 
 @pytest.mark.parametrize("kind", ["two LSTMs", "last step alone"])

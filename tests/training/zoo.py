@@ -203,6 +203,20 @@ CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }  # fmt: skip
 
 
+MIXING: dict[str, tuple[Callable[[], keras.Model], str]] = {
+    "a mean over the batch": (
+        lambda: model(lambda x: layers.Dense(2)(layers.LSTM(3, **RNN)(x - ops.mean(x, axis=0, keepdims=True)))), "mean",
+    ),
+    "unit norm over the batch": (
+        lambda: model(lambda x: layers.Dense(2)(layers.UnitNormalization(axis=0, name="unit")(x))), "unit",
+    ),
+    "the batch reversed": (lambda: model(lambda x: layers.Dense(2)(ops.flip(x, axis=0))), "flip"),
+    "a mean over the batch, the last step alone": (
+        lambda: model(lambda x: layers.Dense(2)(layers.LSTM(3)(x - ops.mean(x, axis=0, keepdims=True)))), "mean",
+    ),
+}  # fmt: skip
+
+
 def walk_like(rng: np.random.Generator, batch: int, length: int, n_features: int = 2) -> Any:
     """Random walks (batch, length, F) float32 that stay near zero."""
     return np.clip(np.cumsum(rng.normal(0, 0.3, (batch, length, n_features)), axis=1), -3, 3).astype(np.float32)
