@@ -138,23 +138,21 @@ def _score_target(
     kind, column = job.targets[k].loss, job.observed[k]
     floor = job.features[column].floor or 1e-6
     observed = [track.observed(column) for track in tracks]
-    predicted = {"model": [track.predicted(k) for track in tracks]}
-    for name in references.names:
-        predicted[name] = [each[name] for each in references.next]
+    predicted = [{"model": track.predicted(k), **near} for track, near in zip(tracks, references.next, strict=True)]
     inside = [metrics.coverage(o, *t.interval(k, residuals)) for o, t in zip(observed, tracks, strict=True)]
     counts = [len(o) for o in observed]
 
-    def measure(which: slice) -> dict[str, dict[str, float]]:
-        o = np.concatenate(observed[which])
-        return {name: _measures(kind, o, np.concatenate(p[which]), floor) for name, p in predicted.items()}
-
     edge, spread = 0.0, 0.0
     for i, o in enumerate(observed):
-        naive = metrics.losses(kind, o, predicted["last_value"][i], floor)
-        mean, variance = metrics.advantage(naive, metrics.losses(kind, o, predicted["model"][i], floor))
+        naive = metrics.losses(kind, o, predicted[i]["last_value"], floor)
+        mean, variance = metrics.advantage(naive, metrics.losses(kind, o, predicted[i]["model"], floor))
         weight = counts[i] / sum(counts)
         edge, spread = edge + weight * mean, spread + weight**2 * variance
-    together = measure(slice(None))
+    whole = np.concatenate(observed)
+    together = {
+        name: _measures(kind, whole, np.concatenate([each[name] for each in predicted]), floor)
+        for name in ("model", *references.names)
+    }
     loss = "qlike" if kind == "qlike" else "rmse"
     return {
         "unit": job.features[column].unit,
@@ -167,7 +165,11 @@ def _score_target(
         "coverage": float(np.average(inside, weights=counts)),
         "by_horizon": _by_horizon(job, k, tracks, references, residuals),
         "series": {
-            track.series.id: {"one_step": measure(slice(i, i + 1)), "coverage": inside[i], "rows": counts[i]}
+            track.series.id: {
+                "one_step": {name: _measures(kind, observed[i], p, floor) for name, p in predicted[i].items()},
+                "coverage": inside[i],
+                "rows": counts[i],
+            }
             for i, track in enumerate(tracks)
         },
     }

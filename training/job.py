@@ -104,9 +104,9 @@ class TargetColumn(Table):
 class Gates(Table):
     """What the exported model must reach on the test part, one step ahead; null for no demand.
 
-    `rmse` by target, in its unit. `coverage` bounds the share of truths inside the interval of the outermost quantiles.
-    `qlike_ratio` is the highest allowed QLIKE of each series over the log-HAR baseline's. With `skill` the model must
-    beat the last value.
+    A demand that can't be measured is missed. `rmse` by target, in its unit. `coverage` bounds the share of truths
+    inside the interval of the outermost quantiles. `qlike_ratio` is the highest allowed QLIKE of each series over the
+    log-HAR baseline's. With `skill` the model must beat the last value.
     """
 
     rmse: dict[str, float] = Field(default_factory=dict)
@@ -191,6 +191,10 @@ class Job(Table):
                 raise ValueError(f"targets: the loss qlike of {target.name!r} needs log = true for that feature")
         if unknown := sorted(set(self.gates.rmse) - set(targets)):
             raise ValueError(f"gates.rmse: {unknown} are none of the targets {targets}")
+        if self.gates.qlike_ratio is not None and all(target.loss != "qlike" for target in self.targets):
+            raise ValueError("gates.qlike_ratio: no target has loss = 'qlike'")
+        if self.gates.coverage is not None and len(self.quantiles) < 2:
+            raise ValueError("gates.coverage: needs at least two quantiles, the ends of an interval")
         if self.quantiles and list(self.quantiles) != sorted(set(self.quantiles)):
             raise ValueError(f"quantiles: must rise: {list(self.quantiles)}")
         return self

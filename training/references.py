@@ -26,7 +26,8 @@ class References:
     """Each baseline fitted for one target, series by series, on what comes before the test part.
 
     ``ahead[i][name]`` (n + 1, H): series i, from its origins judged - 1 ... the last; ``next[i][name]`` (n,): the same
-    one step ahead, for its n test observations. `names` are those that could be fitted for every series.
+    one step ahead, for its n test observations; both hold what could be fitted for that series. `names` are those that
+    could be fitted for every series.
     """
 
     def __init__(self, job: Job, target: int, series: Sequence[Series], judged: Sequence[int], horizon: int) -> None:
@@ -40,7 +41,7 @@ class References:
             forecasts = {baseline.name: baseline.forecast(values, horizon)[start - 1 :] for baseline in fitted}
             rows.append({name: f for name, f in forecasts.items() if np.isfinite(f).all()})
         self.names = [name for name in rows[0] if all(name in row for row in rows)]
-        self.ahead: list[Mapping[str, Array]] = [{name: row[name] for name in self.names} for row in rows]
+        self.ahead: list[Mapping[str, Array]] = list(rows)
         self.next: list[Mapping[str, Array]] = [{n: f[:-1, 0] for n, f in row.items()} for row in self.ahead]
 
 

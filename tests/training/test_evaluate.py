@@ -131,19 +131,47 @@ def test_gates_that_are_missed_are_reasons_and_those_met_are_not():
     assert any("interval" in each for each in narrow.reasons)
 
 
-def test_volatility_is_judged_by_qlike_series_by_series_beside_log_har():
+VOLATILITY = job(
+    features=(FeatureColumn(name="a", unit="percent", log=True, floor=0.01),),
+    targets=(TargetColumn(name="a", loss="qlike"),),
+    gates=Gates(qlike_ratio=1.03, skill=False),
+)
+
+
+def volatile(**lengths):
+    """Daily volatilities by id, of those lengths."""
     rng = np.random.default_rng(2)
     series = []
-    for key in ("one", "two"):
-        level = autoregressive(0.95, 3_000, sigma=0.2, seed=len(series)).values
+    for key, n in lengths.items():
+        level = autoregressive(0.95, n, sigma=0.2, seed=len(series)).values
         values = np.exp(level + 0.3 * rng.standard_normal(level.shape)).astype(np.float32)
-        series.append(Series(key, 86400.0 * np.arange(3_000), values))
-    vol = job(
-        features=(FeatureColumn(name="a", unit="percent", log=True, floor=0.01),),
-        targets=(TargetColumn(name="a", loss="qlike"),),
-        gates=Gates(qlike_ratio=1.03),
-    )
-    found = evaluate(Proportional(1.0), manifest(), vol, series)
+        series.append(Series(key, 86400.0 * np.arange(n), values))
+    return series
+
+
+def test_a_gate_that_cannot_be_measured_for_one_series_fails_and_the_others_are_still_judged():
+    found = evaluate(Proportional(1.0), manifest(), VOLATILITY, volatile(one=3_000, new=40))
+    about_one, about_new = found.checks
+    assert "for one" in about_one.text
+    assert "of log-HAR's" in about_one.text
+    assert "for new" in about_new.text
+    assert "too little data to fit a log-HAR" in about_new.text
+    assert not about_new.passed
+    target = found.scores["targets"]["a"]
+    assert "log_har" in target["series"]["one"]["one_step"]
+    assert "log_har" not in target["one_step"]  # it would compare errors over other rows
+
+
+def test_a_baseline_without_error_is_no_division_by_zero():
+    same = np.full((400, 1), 2.0, np.float32)
+    found = evaluate(Proportional(1.0), manifest(), VOLATILITY, [Series("still", 86400.0 * np.arange(400), same)])
+    assert [check.passed for check in found.checks] == [True]
+    found = evaluate(Proportional(1.1), manifest(), VOLATILITY, [Series("still", 86400.0 * np.arange(400), same)])
+    assert [check.passed for check in found.checks] == [False]
+
+
+def test_volatility_is_judged_by_qlike_series_by_series_beside_log_har():
+    found = evaluate(Proportional(1.0), manifest(), VOLATILITY, volatile(one=3_000, two=3_000))
     target = found.scores["targets"]["a"]
     assert target["loss"] == "qlike"
     assert {"log_har", "last_value"} <= set(target["one_step"])
@@ -158,7 +186,9 @@ def test_without_quantiles_intervals_come_from_the_validation_residuals():
             y, state = super().step(x, state)
             return y[..., :1], state
 
-    found = evaluate(Point(PHI), manifest(quantiles=()), job(quantiles=()), [autoregressive(PHI, 10_000)])
+    found = evaluate(
+        Point(PHI), manifest(quantiles=()), job(quantiles=(), gates=Gates()), [autoregressive(PHI, 10_000)]
+    )
     assert found.scores["targets"]["a"]["coverage"] == pytest.approx(0.9, abs=0.03)
     assert found.scores["level"] == pytest.approx(0.9)
 

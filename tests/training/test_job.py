@@ -86,6 +86,8 @@ def test_a_dumped_job_is_a_job_again():
         ('name = "mill"', 'name = "mill"\narchitecture = "transformer"', "architecture"),
         ('name = "mill"', 'name = "mill"\nquantiles = [0.9, 0.1]', "quantiles"),
         ('name = "mill"', 'name = "mill"\n[gates]\nrmse = {heat = 1.0}', "gates.rmse"),
+        ('name = "mill"', 'name = "mill"\n[gates]\nqlike_ratio = 1.03', "gates.qlike_ratio"),
+        ('name = "mill"', 'name = "mill"\nquantiles = [0.5]\n[gates]\ncoverage = [0.8, 0.9]', "gates.coverage"),
         ('name = "mill"', 'name = "mill"\n[fit]\nepochs = "many"', "fit.epochs"),
         ('name = "mill"', 'name = "mill"\n[quick.fit]\nepochs = -1', "fit.epochs"),
         ('unit = "l/s"', 'unit = "l/s"\nlog = true', "floor"),
