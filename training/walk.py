@@ -1,8 +1,9 @@
 """A causal Keras model as a step: its graph walked with explicit state instead of a time axis.
 
 A functional model over (batch, time, features) is executed node by node. At each `keras.layers.RNN` the layer's
-*cell* is called with its slice of one flat float32 state; a causal `Conv1D` gets a ring of its last inputs; every
-other layer is called as it is, on a time axis of length 1. Nested models are walked in place, and state belongs to
+*cell* is called with its slice of one flat float32 state; a causal `Conv1D` gets a ring of its last inputs; of a
+`TimeDistributed` the layer inside is called, on one row per step; every other layer is called as it is, on a time
+axis of length 1. Nested models are walked in place, and state belongs to
 a node of the graph, not to a layer. What such a walk would silently get wrong is refused by name where the graph
 shows it (`training.allowed`), and found by number otherwise (`training.proofs`).
 """
@@ -73,7 +74,7 @@ class Walk:
         def call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             slot = self.slots.get(key)
             if slot is None:
-                return layer(*args, **kwargs)
+                return _call(key, layer, args, kwargs)
             inputs = _first(args, kwargs)
             if isinstance(layer, keras.layers.RNN):
                 outputs, new[key] = _over_time(layer, inputs, self._states(slot, state))
@@ -90,7 +91,7 @@ class Walk:
 
         ``x`` (B, T, F). `tap`, if given, is filled with each node's output by key: how a culprit is found.
         """
-        return self._run(self.graph, [x], "", lambda key, layer, args, kwargs: layer(*args, **kwargs), tap)[0]
+        return self._run(self.graph, [x], "", _call, tap)[0]
 
     def node_keys(self) -> list[str]:
         """Every computing node's key, in walking order."""
@@ -117,7 +118,7 @@ class Walk:
         def call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             slot = self.slots.get(key)
             if slot is None:
-                return layer(*args, **kwargs)
+                return _call(key, layer, args, kwargs)
             inputs = _first(args, kwargs)
             if isinstance(layer, keras.layers.RNN):
                 training = {"training": False} if getattr(layer.cell, "_call_has_training_arg", False) else {}
@@ -154,6 +155,20 @@ class Walk:
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The tensor a layer was called on, by position or by name."""
     return args[0] if args else next(value for value in kwargs.values() if value is not None)
+
+
+def _call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call without state: the layer as it is, but what TimeDistributed wraps gets (batch * time, ...) at once.
+
+    In a graph whose length is open, TimeDistributed itself maps its layer over what it takes for time and fails.
+    """
+    if not isinstance(layer, keras.layers.TimeDistributed):
+        return layer(*args, **kwargs)
+    inputs, inner = _first(args, kwargs), layer.layer
+    training = {"training": kwargs.get("training", False)} if inner._call_has_training_arg else {}
+    shape = ops.shape(inputs)
+    y = inner(ops.reshape(inputs, (-1, *shape[2:])), **training)
+    return ops.reshape(y, (-1, shape[1], *ops.shape(y)[1:]))
 
 
 def _over_time(layer: Any, inputs: Any, states: Any) -> tuple[Any, list[Any]]:

@@ -131,6 +131,25 @@ def test_a_user_model_that_answers_the_last_step_alone_is_the_point_forecast(tmp
     np.testing.assert_allclose(along[:, 4, :, 0], built(x[:, :5]), atol=1e-5)
 
 
+def test_a_model_with_time_distributed_layers_is_a_bundle_too(tmp_path):
+    def build(x):
+        two = layers.TimeDistributed(layers.Reshape((2, 1)))(x)  # each step a small image of its own
+        two = layers.TimeDistributed(layers.Conv1D(3, 2, activation="tanh"))(two)
+        flat = layers.TimeDistributed(layers.Flatten())(two)
+        return layers.TimeDistributed(layers.Dense(2))(layers.LSTM(3, return_sequences=True)(flat))
+
+    built = model(build)
+    manifest = export(built, tmp_path, name="lab", features=_features(2), targets=_targets(2))
+    x = walk_like(np.random.default_rng(4), 3, 7)
+    fresh = np.tile(np.float32(manifest.initial_state), (3, 1))
+    call = tf.saved_model.load(str(tmp_path)).signatures
+    y = call["sequence"](x=tf.constant(x), state=tf.constant(fresh))["y"].numpy()[..., 0]
+    np.testing.assert_allclose(y, built(x), atol=1e-5)
+    stepper = open_stepper(tmp_path)
+    assert isinstance(stepper, LiteStepper)
+    np.testing.assert_allclose(stepper.step(x[:, 0], fresh)[0][..., 0], y[:, 0], atol=1e-5)
+
+
 def test_a_model_without_memory_or_gates_is_a_bundle_too(tmp_path):
     manifest = export(TAKEN["no memory"](), tmp_path, name="flat", features=_features(2), targets=_targets(2))
     stepper = open_stepper(tmp_path)
