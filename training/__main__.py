@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import re
 import signal
 import sys
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +24,21 @@ MODELS_DIR = click.option(
     show_envvar=True,
     help="The model repository to publish into.",
 )
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"  # as models.manifest.Name, which loads too much for --help
+MIN_INTERVAL_S = 1e-3
 ARCHITECTURES = click.Choice(["lstm", "gru", "simple_rnn", "feed_forward"])
+
+
+def _check_name(context: click.Context, option: click.Parameter, value: str) -> str:
+    if re.fullmatch(NAME, value) is None:
+        raise click.BadParameter(f"{value!r} is not a name: a to z, 0 to 9, - and _, at most 64, - and _ not first")
+    return value
+
+
+def _check_interval(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (MIN_INTERVAL_S <= value < math.inf):
+        raise click.BadParameter(f"{value:g} is not a number of seconds of at least {MIN_INTERVAL_S:g}")
+    return value
 
 
 class Commands(click.Group):
@@ -36,13 +53,15 @@ class Commands(click.Group):
         except (TrainingError, RepositoryError) as exc:
             raise click.ClickException(str(exc)) from exc
         except ValueError as exc:
-            from training.job import JobInvalid
-            from training.sources import SourceInvalid
-            from training.windows import TooShort
+            raise click.ClickException(_of_the_input(exc)) from exc
+        except ArithmeticError as exc:
+            from training.fit import Diverged  # TensorFlow is long there if this was raised
 
-            if not isinstance(exc, JobInvalid | SourceInvalid | TooShort):
+            if not isinstance(exc, Diverged):
                 raise
             raise click.ClickException(str(exc)) from exc
+        except zipfile.BadZipFile as exc:
+            raise click.ClickException(f"the model file is damaged or cut off: {exc}") from exc
         except OSError as exc:
             raise click.ClickException(f"can't read or write: {exc}") from exc
         except KeyboardInterrupt:
@@ -131,7 +150,7 @@ def evaluate(name: str, models_dir: Path, version: int | None, data: Path | None
 
 @main.command()
 @click.argument("model", metavar="MODEL.keras", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="What the service will call it.")
+@click.option("--name", required=True, callback=_check_name, help="What the service will call it.")
 @click.option("--feature", "features", multiple=True, metavar="NAME[:UNIT]", help="One input column, in order.")
 @click.option("--target", "targets", multiple=True, metavar="NAME[:UNIT]", help="One output.  [default: the features]")
 @click.option(
@@ -141,7 +160,7 @@ def evaluate(name: str, models_dir: Path, version: int | None, data: Path | None
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Level of an output column after the point forecast, for a model that answers quantiles.",
 )
-@click.option("--interval", type=click.FloatRange(0, min_open=True), help="Seconds between two observations.")
+@click.option("--interval", type=float, callback=_check_interval, help="Seconds between two observations.")
 @click.option(
     "--data",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -193,8 +212,9 @@ def export(
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as exc:
-            raise click.BadParameter(f"{module} can't be imported: {exc}", param_hint="--import") from exc
+        except Exception as exc:  # a module of the user's may raise anything
+            found = f"{type(exc).__name__}: {exc}"
+            raise click.BadParameter(f"{module} can't be imported: {found}", param_hint="--import") from exc
     source = None
     if data is not None:
         source = Source(path=str(data.resolve()), time=time_column, series=series_column)
@@ -210,6 +230,21 @@ def export(
     console = Console()
     done = publish_model(model, said, Repository(models_dir), console, allow_slow_fading=allow_slow_fading)
     _print_published(console, done.name, done.version, done.folder, done.report)
+
+
+def _of_the_input(error: ValueError) -> str:
+    """What is wrong with what the user gave; any other ValueError is a bug and is raised again."""
+    from pydantic import ValidationError
+
+    from training.job import JobInvalid, problems
+    from training.sources import SourceInvalid
+    from training.windows import TooShort
+
+    if isinstance(error, ValidationError):
+        return f"{error.title.lower()} can't be used: {'; '.join(problems(error))}"
+    if not isinstance(error, JobInvalid | SourceInvalid | TooShort):
+        raise error
+    return str(error)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -42,7 +42,7 @@ class Source(Table):
     format: Literal["csv", "parquet"] | None = None
     time: str = "time"
     series: str | None = None
-    only: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = Field(default=None, min_length=1)
     missing: Literal["refuse", "drop"] = "refuse"
     credit: str = ""
     _folder: Path = PrivateAttr(default=Path())
@@ -162,7 +162,7 @@ class Job(Table):
     source: Source
     features: tuple[FeatureColumn, ...]
     targets: tuple[TargetColumn, ...]
-    interval_s: float | None = Field(default=None, gt=0)
+    interval_s: float | None = Field(default=None, ge=1e-3)
     architecture: Architecture = "lstm"
     quantiles: tuple[Level, ...] = (0.05, 0.5, 0.95)
     horizon: int = Field(default=24, ge=1, le=512)
@@ -244,11 +244,11 @@ def load_job(name_or_path: str | Path) -> Job:
         job.source._folder = path.parent.resolve()
         job.quickened()
     except ValidationError as exc:
-        raise JobInvalid(path, _problems(exc)) from exc
+        raise JobInvalid(path, problems(exc)) from exc
     return job
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems(error: ValidationError) -> list[str]:
     """One line per wrong field: its dotted name, then what is wrong with it."""
     lines = []
     for each in error.errors(include_url=False, include_context=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,8 @@ def load_series(job: Job) -> list[Series]:
         raise SourceInvalid(source, f"no column {', '.join(map(repr, absent))}; it has {', '.join(map(str, table))}")
     if source.series is None:
         return [_series(job, job.name, table)]
+    if table.empty:
+        raise SourceInvalid(source, "has no rows")
     groups = {str(key): rows for key, rows in table.groupby(source.series, sort=False)}
     wanted = list(groups) if source.only is None else list(source.only)
     if unknown := [key for key in wanted if key not in groups]:
@@ -65,6 +68,8 @@ def _read(source: Source) -> pd.DataFrame:
         return pd.read_parquet(source.file) if kind == "parquet" else pd.read_csv(source.file)
     except OSError as exc:
         raise SourceInvalid(source, f"cannot be read: {exc.strerror or exc}") from exc
+    except (EOFError, zlib.error) as exc:
+        raise SourceInvalid(source, f"is damaged or cut off: {exc}") from exc
     except ValueError as exc:  # pandas' and pyarrow's parser errors are ValueErrors
         raise SourceInvalid(source, f"is not {kind}: {exc}") from exc
 

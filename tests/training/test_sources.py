@@ -114,6 +114,24 @@ def test_an_absent_or_unreadable_file_is_named(tmp_path):
         load_series(job(tmp_path / "bad.parquet"))
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b[:-20], lambda b: b[:30] + bytes([b[30] ^ 255]) + b[31:], lambda b: b[:3]]
+)
+def test_a_damaged_or_truncated_archive_is_named(tmp_path, spoil):
+    whole = tmp_path / "whole.csv.gz"
+    table(time=list(range(3))).to_csv(whole, index=False)
+    (tmp_path / "bad.csv.gz").write_bytes(spoil(whole.read_bytes()))
+    with pytest.raises(SourceInvalid, match=r"bad\.csv\.gz: (is damaged|cannot be read|is not csv)"):
+        load_series(job(tmp_path / "bad.csv.gz"))
+
+
+@pytest.mark.parametrize("source", [{}, {"series": "pump"}])
+def test_a_file_of_a_header_alone_has_no_rows(tmp_path, source):
+    (tmp_path / "mill.csv").write_text("time,flow,T,pump\n")
+    with pytest.raises(SourceInvalid, match="no rows"):
+        load_series(job(tmp_path / "mill.csv", **source))
+
+
 def test_range_volatility_is_parkinsons_in_percent_and_zero_for_a_day_without_a_range(csv):
     features = [{"name": "volatility", "parkinson": ["T", "flow"]}]
     (series,) = load_series(job(csv(T=[101.0, 110.0, 50.0], flow=[100.0, 100.0, 50.0]), features=features))
