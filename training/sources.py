@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from training.job import FeatureColumn, Job, Source
 
 Floats = NDArray[np.float32]
+INTERVAL_TOLERANCE = 0.1  # how far a series' usual interval may be from the job's, as a share
 
 
 class SourceInvalid(ValueError):
@@ -43,8 +44,8 @@ class Series:
 def load_series(job: Job) -> list[Series]:
     """Every series of the job's file, in `only`'s order or that of first appearance.
 
-    Raises SourceInvalid if the file cannot be read, a column or series is missing, a value is not a finite number,
-    or times do not rise.
+    Raises SourceInvalid if the file cannot be read, a column or series is missing, a value is not a finite number or
+    outside its feature's limits, a row names no series, or times do not rise or not as `interval_s` says.
     """
     source = job.source
     table = _read(source)
@@ -55,6 +56,8 @@ def load_series(job: Job) -> list[Series]:
         return [_series(job, job.name, table)]
     if table.empty:
         raise SourceInvalid(source, "has no rows")
+    if (nameless := int(table[source.series].isna().sum())) > 0:
+        raise SourceInvalid(source, f"{nameless} rows have no series in column {source.series!r}")
     groups = {str(key): rows for key, rows in table.groupby(source.series, sort=False)}
     wanted = list(groups) if source.only is None else list(source.only)
     if unknown := [key for key in wanted if key not in groups]:
@@ -97,18 +100,42 @@ def _series(job: Job, key: str, rows: pd.DataFrame) -> Series:
                 f"{rows[source.time].iloc[at]} for {names}; missing = 'drop' leaves them out",
             )
         times, values = times[whole], values[whole]
+    for column, feature in enumerate(job.features):
+        _refuse_outside(source, key, feature, values[:, column])
     if len(times) == 0:
         raise SourceInvalid(source, f"series {key!r} has no rows")
     if (late := np.diff(times) <= 0).any():
         at = int(np.argmax(late)) + 1
         raise SourceInvalid(source, f"series {key!r}: times must rise, but row {at + 1} is not after row {at}")
+    if job.interval_s is not None and len(times) > 1:
+        usual = float(np.median(np.diff(times)))
+        if abs(usual / job.interval_s - 1) > INTERVAL_TOLERANCE:
+            raise SourceInvalid(
+                source, f"series {key!r} is usually observed every {usual:g} s, but interval_s is {job.interval_s:g}"
+            )
     return Series(key, times, values)
+
+
+def _refuse_outside(source: Source, key: str, feature: FeatureColumn, values: Floats) -> None:
+    """The service refuses what lies outside a feature's physical limits, so training must not have seen it."""
+    low = -np.inf if feature.minimum is None else feature.minimum
+    high = np.inf if feature.maximum is None else feature.maximum
+    if (outside := (values < low) | (values > high)).any():
+        raise SourceInvalid(
+            source,
+            f"series {key!r} has {int(outside.sum())} values of {feature.name} outside {low:g} to {high:g} "
+            f"{feature.unit}".rstrip()
+            + f", the first is {values[np.argmax(outside)]:g}",
+        )
 
 
 def _times(source: Source, column: pd.Series) -> NDArray[np.float64]:
     """Epoch seconds of a column of ISO 8601 times or epoch seconds."""
     if pd.api.types.is_numeric_dtype(column):
-        return column.to_numpy(np.float64)
+        seconds = column.to_numpy(np.float64, na_value=np.nan)
+        if not np.isfinite(seconds).all():
+            raise SourceInvalid(source, f"column {source.time!r} has empty times")
+        return seconds
     try:
         stamps = pd.to_datetime(column, utc=True, format="ISO8601")
     except (ValueError, TypeError) as exc:

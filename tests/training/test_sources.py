@@ -92,6 +92,8 @@ def test_a_row_without_a_value_stops_the_job_or_is_left_out_as_it_says(csv, gone
         ({"flow": ["a", "b", "c"]}, "'flow'.*not a number"),
         ({"time": ["soon", "later", "never"]}, "'time'.*ISO 8601"),
         ({"time": [None, "2024-01-01T01", "2024-01-01T02"]}, "empty times"),
+        ({"time": [1.0, None, 3.0]}, "empty times"),
+        ({"time": [1.0, np.inf, 3.0]}, "empty times"),
         ({"time": [3, 2, 1]}, "row 2 is not after row 1"),
         ({"time": [1, 1, 2]}, "times must rise"),
     ],
@@ -130,6 +132,33 @@ def test_a_file_of_a_header_alone_has_no_rows(tmp_path, source):
     (tmp_path / "mill.csv").write_text("time,flow,T,pump\n")
     with pytest.raises(SourceInvalid, match="no rows"):
         load_series(job(tmp_path / "mill.csv", **source))
+
+
+def test_rows_that_name_no_series_are_refused_and_do_not_vanish(csv):
+    with pytest.raises(SourceInvalid, match="1 rows have no series in column 'pump'"):
+        load_series(job(csv(pump=["a", None, "a"]), series="pump"))
+
+
+def test_data_at_another_interval_than_the_jobs_is_refused_and_a_gap_is_not(csv):
+    hourly = job(csv()).model_copy(update={"interval_s": 3600.0})
+    assert len(load_series(hourly)[0]) == 3
+    csv(time=[60, 120, 180])
+    with pytest.raises(SourceInvalid, match="every 60 s, but interval_s is 3600"):
+        load_series(hourly)
+    longer = pd.DataFrame({"time": [0, 3600, 7201, 90_000, 93_599], "T": 1.0, "flow": 2.0})
+    longer.to_csv(hourly.source.file, index=False)
+    assert len(load_series(hourly)[0]) == 5
+
+
+@pytest.mark.parametrize(("limits", "told"), [
+    ({"minimum": 1.5}, r"1 values of flow outside 1\.5 to inf l/s, the first is 1"),
+    ({"minimum": 0, "maximum": 1.5}, r"2 values of flow outside 0 to 1\.5 l/s, the first is 2"),
+])  # fmt: skip
+def test_values_outside_their_features_physical_limits_are_refused(csv, limits, told):
+    with pytest.raises(SourceInvalid, match=told):
+        load_series(job(csv(), features=[{"name": "flow", "unit": "l/s", **limits}]))
+    inside = {"name": "flow", "minimum": 1.0, "maximum": 3.0}
+    assert len(load_series(job(csv(), features=[inside]))[0]) == 3
 
 
 def test_range_volatility_is_parkinsons_in_percent_and_zero_for_a_day_without_a_range(csv):
