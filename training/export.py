@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 
 from models.manifest import MANIFEST, STEP_TFLITE, Feature, GateLayer, Manifest, Target
 from training.fingerprint import fingerprint
-from training.proofs import MAX_CONTEXT, Probe, measure_fading, prove_causal, prove_independent, prove_stepping
+from training.proofs import (
+    MAX_CONTEXT,
+    Probe,
+    kept_values,
+    measure_fading,
+    own_scale,
+    prove_causal,
+    prove_independent,
+    prove_reacts,
+    prove_stepping,
+    prove_unchanged,
+)
 from training.refusals import ExportRefused
 from training.stepped import Stepped
 from training.tflite import Disagreement, check_agreement, compile_step
@@ -35,6 +46,7 @@ def export(
     quantiles: Sequence[float] = (),
     architecture: str = "custom",
     data: Sequence[NDArray[np.float32]] = (),
+    unscaled: Collection[str] = (),
     job: Mapping[str, Any] | None = None,
     data_digest: str | None = None,
     allow_slow_fading: bool = False,
@@ -43,19 +55,24 @@ def export(
 ) -> Manifest:
     """Write the bundle of `model` into `folder`: SavedModel, assets.extra/step.tflite, manifest.json.
 
-    `data`: real series, (n, F) float32 in raw units, to prove with beside random ones. `say` hears what happened,
-    one sentence at a time, `advance` the share done, 0 to 1. The manifest is also returned; its residuals, scores
-    and file digests are still open. Raises ExportRefused, naming the layer and the reason, for what can't be stepped
-    or fails a proof; then the folder is left as it was. A step.tflite that does not agree with the SavedModel is left
-    out, and that is said. A model whose memory has not faded after 512 observations is refused, or, with
+    `data`: real series, (n, F) float32 in raw units, to prove with beside random ones. `unscaled` names targets whose
+    scale no data gives: the spread of the model's own forecasts over the random series becomes it. `say` hears what
+    happened, one sentence at a time, `advance` the share done, 0 to 1. The manifest is also returned; its residuals,
+    scores and file digests are still open. Raises ExportRefused, naming the layer and the reason, for what can't be
+    stepped or fails a proof; then the folder is left as it was. A step.tflite that does not agree with the SavedModel
+    is left out, and that is said. A model whose memory has not faded after 512 observations is refused, or, with
     `allow_slow_fading`, exported with that context length: a rebuilt state then differs from a carried one.
     """
     stepped = Stepped(model, len(targets), len(quantiles))
     walk = stepped.walk
     if walk.n_features != len(features):
         raise ExportRefused("", f"the model takes {walk.n_features} features, {len(features)} are named")
-    scale = np.array([target.scale for target in targets], np.float32)
     probe = Probe(walk.n_features, [(f.minimum, f.maximum) for f in features], data)
+    before = kept_values(stepped)
+    if unscaled:
+        targets = _scaled(stepped, probe, targets, unscaled, say)
+    scale = np.array([target.scale for target in targets], np.float32)
+    prove_reacts(stepped, probe, scale)
     prove_causal(stepped, probe, scale)
     prove_independent(stepped, probe, scale)
     advance(0.15)
@@ -65,6 +82,7 @@ def export(
         say(f"Outside the allow-list, proved by number only: {', '.join(walk.unlisted)}.")
     advance(0.35)
     context = measure_fading(stepped, probe, scale)
+    prove_unchanged(stepped, before)
     if context is None:
         if not allow_slow_fading:
             raise ExportRefused(
@@ -103,6 +121,20 @@ def export(
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return manifest
+
+
+def _scaled(
+    stepped: Stepped, probe: Probe, targets: Sequence[Target], unscaled: Collection[str], say: Say
+) -> list[Target]:
+    """`targets` with the model's own spread as the scale of those named in `unscaled`; one that is still keeps its."""
+    spread = dict(zip((target.name for target in targets), own_scale(stepped, probe).tolist(), strict=True))
+    scales = {name: spread[name] or 1.0 for name in unscaled}
+    shown = ", ".join(f"{name} {scale:.3g}" for name, scale in scales.items())
+    say(f"No data gives a scale, the spread of the model's own answers to random series stands for it: {shown}.")
+    return [
+        target.model_copy(update={"scale": scales[target.name]}) if target.name in scales else target
+        for target in targets
+    ]
 
 
 def libraries() -> dict[str, str]:

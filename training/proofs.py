@@ -22,6 +22,7 @@ TOLERANCE = 1e-5
 LENGTHS = (1, 2, 50, 500)
 MAX_CONTEXT = 512
 MIN_CONTEXT = 64
+REACTION = 20  # tolerances that y has to move by, so that a proof on it says something
 
 
 def worst(a: Array, b: Array, scale: Array) -> float:
@@ -61,6 +62,11 @@ class Probe:
             bounds = list(limits) or [(None, None)] * n_features
             self._values = np.stack([_unlike(self._ranks, *bound) for bound in bounds], axis=1)
 
+    @property
+    def has_data(self) -> bool:
+        """True if there is real data to look like."""
+        return bool(self._data)
+
     def random(self, batch: int, length: int) -> Array:
         """Random series, (batch, length, F) float32."""
         noise = self._rng.standard_normal((batch, length, len(self._inertia)))
@@ -95,6 +101,50 @@ def _unlike(z: NDArray[np.float64], low: float | None, high: float | None) -> ND
         return np.clip((low + high) / 2 + z * (high - low) / 6, low, high)
     shift = 0.0 if low is None and high is None else (low + 3.0 if low is not None else float(high or 0.0) - 3.0)
     return np.clip(z + shift, -np.inf if low is None else low, np.inf if high is None else high)
+
+
+def own_scale(stepped: Stepped, probe: Probe) -> Array:
+    """The standard deviation of each target's point forecast over random series, (K,); 0 for one that never moves."""
+    x = tf.constant(probe.random(16, 200))
+    y = (stepped.whole(x) if stepped.timed else stepped.stepwise(x, stepped.fresh(16))["y"]).numpy()
+    _check_finite(y, "random", 200)
+    point = y[..., 0].astype(np.float64)
+    spread = point.std(axis=(0, 1))
+    return np.where(spread > TOLERANCE * np.abs(point).max(axis=(0, 1)), spread, 0.0).astype(np.float32)
+
+
+def prove_reacts(stepped: Stepped, probe: Probe, scale: Array, length: int = 50) -> None:
+    """ExportRefused if a target's y hardly moves from one random series to another: no other proof would see anything.
+
+    Not asked where the probe has data: what is deaf to its own data is, and the proofs were on that data.
+    """
+    if probe.has_data:
+        return
+    y = stepped.whole(tf.constant(probe.random(16, length))).numpy()
+    _check_finite(y, "random", length)
+    for k in range(y.shape[2]):
+        if worst(y[1:, :, k : k + 1], y[:-1, :, k : k + 1], scale[k : k + 1]) < REACTION:
+            raise ExportRefused(
+                "",
+                f"the model does not react to the random series it is proved on: target {k + 1} of {y.shape[2]} "
+                "answers all of them alike, so the proofs would prove nothing; give real ones with --data",
+            )
+
+
+def kept_values(stepped: Stepped) -> list[tuple[str, bytes]]:
+    """Path and bytes of every weight of the model: what inference may not change. Seeds of noise are not weights."""
+    return [(weight.path, np.asarray(weight).tobytes()) for weight in stepped.walk.model.weights]
+
+
+def prove_unchanged(stepped: Stepped, before: list[tuple[str, bytes]]) -> None:
+    """ExportRefused if a weight is no longer what `kept_values` found before the model was run."""
+    for (path, old), (_, new) in zip(before, kept_values(stepped), strict=True):
+        if old != new:
+            raise ExportRefused(
+                path.rsplit("/", 2)[-2] if "/" in path else path,
+                f"its variable {path!r} changes while the model answers: all clients would share what it remembers; "
+                "a client's state has to be in a recurrent layer's cell",
+            )
 
 
 def prove_causal(stepped: Stepped, probe: Probe, scale: Array, length: int = 48) -> None:

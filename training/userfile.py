@@ -55,7 +55,8 @@ def publish_model(
         model = load_model(file)
         features, targets = _complete(model, said)
         observed = all(target in features for target in targets) or {t[0] for t in targets} <= {f[0] for f in features}
-        scales, series, data, job = dict.fromkeys((name for name, _ in targets), 1.0), [], [], None
+        scales: dict[str, float] = {}
+        series, data, job = [], [], None
         if said.source is not None:
             with stages.stage("load", bar=False):
                 job = _job(said, said.source, features, targets if observed else features)
@@ -63,9 +64,9 @@ def publish_model(
                 data = [each.values for each in split(series, job).train]
             spread = np.concatenate(data).astype(np.float64).std(axis=0)
             found = {name: float(s) or 1.0 for (name, _), s in zip(features, spread, strict=True)}
-            scales = {name: found.get(name, 1.0) for name in scales}
+            scales = {name: found[name] for name, _ in targets if name in found}
         else:
-            stages.say("No data given: proved on random series, no intervals and no scores, and every scale is 1.")
+            stages.say("No data given: proved on random series, no intervals and no scores.")
         with repository.stage(said.name) as staging:
             with stages.stage("export") as advance:
                 manifest = export(
@@ -73,10 +74,11 @@ def publish_model(
                     staging,
                     name=said.name,
                     features=[Feature(name=name, unit=unit) for name, unit in features],
-                    targets=[Target(name=name, unit=unit, scale=scales[name]) for name, unit in targets],
+                    targets=[Target(name=name, unit=unit, scale=scales.get(name, 1.0)) for name, unit in targets],
                     interval_s=said.interval_s,
                     quantiles=said.quantiles,
                     data=data,
+                    unscaled=[name for name, _ in targets if name not in scales],
                     job={"exported": file.name},
                     data_digest=digest(series) if series else None,
                     allow_slow_fading=allow_slow_fading,

@@ -12,7 +12,7 @@ from keras import layers
 
 from models.manifest import MANIFEST, STEP_TFLITE, Feature, Target, read_manifest
 from tests.training.bundles import make_tiny_bundle, make_tiny_model
-from tests.training.zoo import TAKEN, model, walk_like
+from tests.training.zoo import TAKEN, VACUOUS, Counting, model, walk_like
 from training import export as exporting
 from training.export import export
 from training.fingerprint import fingerprint
@@ -203,6 +203,33 @@ def test_values_that_are_not_finite_are_refused_with_a_hint(tmp_path):
     built = model(lambda x: layers.Dense(2)(keras.ops.log(x)))
     with pytest.raises(ExportRefused, match=r"not finite.*--data"):
         export(built, tmp_path / "none", name="x", features=_features(2), targets=_targets(2))
+
+
+def test_a_variable_that_changes_while_the_model_answers_is_refused(tmp_path):
+    built = model(lambda x: layers.Dense(2)(Counting(name="tally")(x)))
+    with pytest.raises(ExportRefused, match="all clients would share") as refused:
+        export(built, tmp_path / "none", name="x", features=_features(2), targets=_targets(2))
+    assert refused.value.layer == "tally"
+
+
+def test_a_model_deaf_to_random_series_is_refused_without_data_and_judged_by_it_with(tmp_path):
+    description = {"name": "x", "features": _features(2), "targets": _targets(2)}
+    with pytest.raises(ExportRefused, match=r"does not react.*--data"):
+        export(VACUOUS["saturated"](), tmp_path / "none", unscaled=["x0", "x1"], **description)
+    data = np.random.default_rng(5).normal(1e3, 3, (900, 2)).astype(np.float32)
+    with pytest.raises(ExportRefused, match="reads the future"):
+        export(VACUOUS["saturated"](), tmp_path / "none", data=[data], **description)
+
+
+def test_where_no_data_gives_a_scale_it_is_that_of_the_answers(tmp_path):
+    description = {"name": "x", "features": _features(2), "unscaled": ["x0", "x1"], "targets": _targets(2)}
+    with pytest.raises(ExportRefused, match="reads the future"):  # seen, although every answer is near 1e-6
+        export(VACUOUS["tiny"](), tmp_path / "none", **description)
+    small = model(lambda x: 1e-3 * layers.Dense(2)(x))
+    manifest = export(small, tmp_path / "small", **description)
+    x = walk_like(np.random.default_rng(6), 16, 200)
+    for target, spread in zip(manifest.targets, np.asarray(small(x)).std(axis=(0, 1)), strict=True):
+        assert 0.3 * spread < target.scale < 3 * spread
 
 
 def _features(n):

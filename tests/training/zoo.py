@@ -203,6 +203,28 @@ CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }  # fmt: skip
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class Counting(layers.Layer):
+    """A foreign layer that counts its calls in a variable, for all clients alike, too slowly to show in a number."""
+
+    def build(self, shape: Any) -> None:
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
+
+    def call(self, x: Any) -> Any:
+        self.count.assign_add(1e-9)
+        return x + self.count
+
+
+def _deaf(x: Any) -> Any:
+    """Saturated far from its inputs, so that its look over all of time can't be seen."""
+    h = layers.Dense(8, activation="tanh")(layers.Normalization(mean=[1e3, 1e3], variance=[9.0, 9.0])(x))
+    return layers.Dense(2)(h - ops.mean(h, axis=1, keepdims=True))
+
+
+VACUOUS: dict[str, Callable[[], keras.Model]] = {
+    "saturated": lambda: model(_deaf),
+    "tiny": lambda: model(lambda x: 1e-6 * layers.Dense(2)(x - ops.mean(x, axis=1, keepdims=True))),
+}
 MIXING: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "a mean over the batch": (
         lambda: model(lambda x: layers.Dense(2)(layers.LSTM(3, **RNN)(x - ops.mean(x, axis=0, keepdims=True)))), "mean",
