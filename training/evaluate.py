@@ -7,6 +7,7 @@ validation part and their coverage is scored on the test part: no number is judg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,12 +143,13 @@ def _score_target(
     inside = [metrics.coverage(o, *t.interval(k, residuals)) for o, t in zip(observed, tracks, strict=True)]
     counts = [len(o) for o in observed]
 
-    edge, spread = 0.0, 0.0
+    edge, deviation = 0.0, 0.0
     for i, o in enumerate(observed):
         naive = metrics.losses(kind, o, predicted[i]["last_value"], floor)
         mean, variance = metrics.advantage(naive, metrics.losses(kind, o, predicted[i]["model"], floor))
         weight = counts[i] / sum(counts)
-        edge, spread = edge + weight * mean, spread + weight**2 * variance
+        # as if all series moved together, which is the worst: near-copies of one series prove no more than it does
+        edge, deviation = edge + weight * mean, deviation + weight * math.sqrt(variance)
     whole = np.concatenate(observed)
     together = {
         name: _measures(kind, whole, np.concatenate([each[name] for each in predicted]), floor)
@@ -161,7 +163,7 @@ def _score_target(
         "skill": {
             n: 1 - together["model"][loss] / m[loss] for n, m in together.items() if n != "model" and m[loss] > 0
         },
-        "p": metrics.p_value(edge, spread),
+        "p": metrics.p_value(edge, deviation**2),
         "coverage": float(np.average(inside, weights=counts)),
         "by_horizon": _by_horizon(job, k, tracks, references, residuals),
         "series": {

@@ -121,6 +121,15 @@ def test_a_lucky_edge_on_a_random_walk_is_no_skill(seed):
     assert not found.verdict.skill
 
 
+def test_copies_of_one_series_prove_no_more_than_the_series():
+    def p(copies):
+        series = [autoregressive(0.98, 600, seed=5, key=str(i)) for i in range(copies)]
+        return evaluate(Proportional(0.98), manifest(), job(), series).scores["targets"]["a"]["p"]
+
+    assert 0.01 < p(1) < 0.4
+    assert p(25) == pytest.approx(p(1))
+
+
 def test_gates_that_are_missed_are_reasons_and_those_met_are_not():
     demands = Gates(rmse={"a": 0.5}, coverage=(0.87, 0.93))
     found = evaluate(Proportional(PHI), manifest(), job(gates=demands), [autoregressive(PHI, 5_000)])
