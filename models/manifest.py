@@ -67,6 +67,7 @@ class Manifest(Part):
 
     `initial_state` is the fresh state, S floats. `quantiles` are the levels of columns 1..Q of `y`, rising;
     column 0 is the point forecast. `context_length` is C, the observations a state is rebuilt from.
+    `slow_fading` tells that the memory outlasts C, so that a rebuilt state differs from a carried one.
     `files` maps every other file of the bundle to its sha256. The version is the folder's name, not a field.
     """
 
@@ -81,6 +82,7 @@ class Manifest(Part):
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     architecture: str
     context_length: int = Field(ge=1, le=512)
+    slow_fading: bool = False
     gates: tuple[GateLayer, ...] = ()
     residuals: Residuals | None = None
     scores: dict[str, Any] | None = None

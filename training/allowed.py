@@ -7,6 +7,8 @@ kept per client whatever the numbers say.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -98,9 +100,12 @@ def check_node(node: Any, key: str, *, timed: bool) -> None:
         for kind, reason in OVER_TIME.items():
             if isinstance(layer, kind):
                 raise ExportRefused(key, reason)
-    policy = getattr(layer, "dtype_policy", None)
-    if policy is not None and policy.name != "float32":
-        raise ExportRefused(key, f"its dtype policy is {policy.name!r}, only float32 is exported")
+    for part in _with_parts(layer):
+        policy, inside = getattr(part, "dtype_policy", None), "" if part is layer else f" of its {part.name!r}"
+        if policy is not None and policy.name != "float32":
+            raise ExportRefused(key, f"the dtype policy{inside} is {policy.name!r}, only float32 is exported")
+        if isinstance(part, layers.Lambda):
+            raise ExportRefused(key, NEVER[layers.Lambda])
     if getattr(layer, "stateful", False):
         raise ExportRefused(key, "stateful=True fixes the batch size and hides the state in the layer; leave it off")
     if isinstance(layer, layers.Embedding) and layer.mask_zero:
@@ -111,6 +116,8 @@ def check_node(node: Any, key: str, *, timed: bool) -> None:
         _check_conv(layer, key)
     elif isinstance(layer, layers.Permute) and timed and layer.dims[0] != 1:
         raise ExportRefused(key, "it moves the time axis")
+    elif isinstance(layer, layers.Reshape) and timed:
+        _check_reshape(node, key)
 
 
 def _check_recurrent(node: Any, key: str) -> None:
@@ -123,6 +130,22 @@ def _check_recurrent(node: Any, key: str) -> None:
         raise ExportRefused(key, "its initial_state comes from the graph; a client's state comes from its record")
     if isinstance(layer, layers.ConvLSTM1D | layers.ConvLSTM2D | layers.ConvLSTM3D):
         raise ExportRefused(key, "its state is an image, not a row of numbers per client")
+
+
+def _with_parts(layer: Any) -> Iterator[Any]:
+    """`layer`, and what it runs inside: the layer it wraps, its cell, the cells of that."""
+    yield layer
+    parts = [getattr(layer, name, None) for name in ("layer", "cell")] + list(getattr(layer, "cells", None) or [])
+    for part in parts:
+        if isinstance(part, layers.Layer):
+            yield from _with_parts(part)
+
+
+def _check_reshape(node: Any, key: str) -> None:
+    """-1 in front has to stand for time: as many numbers per step after it as before."""
+    shape, target = node.input_tensors[0].shape, node.operation.target_shape
+    if target[0] == -1 and None not in shape[2:] and math.prod(shape[2:]) != math.prod(target[1:]):
+        raise ExportRefused(key, f"it puts {tuple(shape[2:])} per step into {tuple(target[1:])}: time is stretched")
 
 
 def _check_conv(layer: Any, key: str) -> None:

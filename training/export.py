@@ -61,7 +61,7 @@ def export(
     scores and file digests are still open. Raises ExportRefused, naming the layer and the reason, for what can't be
     stepped or fails a proof; then the folder is left as it was. A step.tflite that does not agree with the SavedModel
     is left out, and that is said. A model whose memory has not faded after 512 observations is refused, or, with
-    `allow_slow_fading`, exported with that context length: a rebuilt state then differs from a carried one.
+    `allow_slow_fading`, exported with that context length and marked: a rebuilt state then differs from a carried one.
     """
     stepped = Stepped(model, len(targets), len(quantiles))
     walk = stepped.walk
@@ -110,6 +110,7 @@ def export(
         quantiles=tuple(quantiles),
         architecture=architecture,
         context_length=context or MAX_CONTEXT,
+        slow_fading=context is None,
         gates=tuple(
             GateLayer(output=g.output, layer=g.layer, cell=g.cell, names=g.names, units=g.units)
             for outputs in walk.gate_outputs.values()

@@ -16,6 +16,12 @@ class ExportRefused(TrainingError):
         self.reason = reason
 
 
+def brief(exc: BaseException) -> str:
+    """The first line of an error that says something, at most 200 characters."""
+    lines = (line.strip() for line in str(exc).splitlines())
+    return next((line for line in lines if line and not line.startswith("Exception encountered")), repr(exc))[:200]
+
+
 class NotPublished(TrainingError):
     """A trained bundle was evaluated and held back; the report in `report` says more."""
 

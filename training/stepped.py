@@ -12,13 +12,34 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.refusals import ExportRefused
-from training.walk import Walk
+from training.refusals import ExportRefused, brief
+from training.walk import FAILURES, Walk
 
 
 def compiled(call: Any, signature: list[Any]) -> Any:
     """A TensorFlow function. Keras layers need no AutoGraph, and reading their source takes seconds."""
     return tf.function(call, input_signature=signature, autograph=False)
+
+
+class Guarded:
+    """A compiled function of a user's graph: what fails in it is refused, not a traceback."""
+
+    def __init__(self, call: Any, signature: list[Any]) -> None:
+        self._function = compiled(call, signature)
+
+    def __call__(self, *args: Any) -> Any:
+        """What the function answers. ExportRefused if it fails."""
+        try:
+            return self._function(*args)
+        except FAILURES as exc:
+            raise ExportRefused("", f"the model fails on a series of its probe: {brief(exc)}") from exc
+
+    def get_concrete_function(self) -> Any:
+        """What a SavedModel keeps. ExportRefused if it can't be traced."""
+        try:
+            return self._function.get_concrete_function()
+        except FAILURES as exc:
+            raise ExportRefused("", f"the model can't be traced: {brief(exc)}") from exc
 
 
 class Stepped:
@@ -37,31 +58,27 @@ class Stepped:
     def __init__(self, model: keras.Model, n_targets: int, n_quantiles: int) -> None:
         self.walk = Walk(model)
         self.n_targets, self.n_columns = n_targets, 1 + n_quantiles
-        self.timed = self._has_time(model)
+        self.timed = self._has_time()
         f, s = self.walk.n_features, self.walk.width
         row = tf.TensorSpec([None, f], tf.float32, "x")
         rows = tf.TensorSpec([None, None, f], tf.float32, "x")
         state = tf.TensorSpec([None, s], tf.float32, "state")
-        self.step = compiled(self._step, [row, state])
-        self.gates = compiled(self._gates, [row, state])
-        self.sequence = compiled(self._sequence, [rows, state])
-        self.stepwise = compiled(self._loop, [rows, state])
-        self.window = compiled(self._window, [rows])
-        self.whole = compiled(self._whole, [rows])
+        self.step = Guarded(self._step, [row, state])
+        self.gates = Guarded(self._gates, [row, state])
+        self.sequence = Guarded(self._sequence, [rows, state])
+        self.stepwise = Guarded(self._loop, [rows, state])
+        self.window = Guarded(self._window, [rows])
+        self.whole = Guarded(self._whole, [rows])
 
     def fresh(self, batch: int) -> Any:
         """The fresh state of `batch` clients, (batch, S)."""
         return tf.constant(np.tile(self.walk.initial_state, (batch, 1)))
 
-    def _has_time(self, model: keras.Model) -> bool:
+    def _has_time(self) -> bool:
         shapes = []
         for length in (3, 5):
             x = tf.ones((1, length, self.walk.n_features))
-            try:
-                shapes.append(tuple(self.walk.whole(x).shape))
-            except (ValueError, TypeError, tf.errors.InvalidArgumentError) as exc:
-                reason = f"the model does not take a series of length {length}; it has to take any: {_brief(exc)}"
-                raise ExportRefused(model.name, reason) from exc
+            shapes.append(tuple(self.walk.whole(x).shape))
         timed = len(shapes[0]) >= 3 and (shapes[0][1], shapes[1][1]) == (3, 5)
         tail = shapes[0][2:] if timed else shapes[0][1:]
         full, plain = (self.n_targets, self.n_columns), (self.n_targets,)
@@ -105,7 +122,3 @@ class Stepped:
     def _whole(self, x: Any) -> Any:
         length = tf.shape(x)[1] if self.timed else 1
         return tf.reshape(self.walk.whole(x), (tf.shape(x)[0], length, self.n_targets, self.n_columns))
-
-
-def _brief(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0][:200]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +16,7 @@ from models.repository import Repository
 from training.job import FeatureColumn, Job, Source, TargetColumn
 from training.pipeline import Published, digest, judged
 from training.quiet import import_frameworks
-from training.refusals import ExportRefused, TrainingError
+from training.refusals import ExportRefused, TrainingError, brief
 from training.sources import load_series
 from training.stages import Stages, print_scores
 from training.windows import split
@@ -106,24 +107,28 @@ def load_model(file: Path) -> Any:
 
     try:
         return keras.saving.load_model(file, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as exc:
-        first = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, BadZipFile) as exc:
         raise TrainingError(
-            f"{file} is not a Keras model that can be loaded: {first.strip()[:300]} (custom layers need "
+            f"{file} is not a Keras model that can be loaded: {brief(exc)} (custom layers need "
             "--import MODULE, a module that registers them)"
         ) from exc
 
 
 def _complete(model: Any, said: Description) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Features and targets, named after their place where the user named none."""
-    try:
-        n_features, output = int(model.input_shape[-1]), tuple(model.output_shape)
-    except (AttributeError, TypeError, ValueError) as exc:
-        raise ExportRefused(getattr(model, "name", ""), "it has to have one input (batch, time, features)") from exc
+    from training.allowed import check_ends, check_model  # not at import: they start Keras
+
+    check_ends(model)
+    graph = check_model(model)
+    n_features, output = int(graph.inputs[0].shape[-1]), tuple(graph.outputs[0].shape)
     features = list(said.features) or _numbered("x", n_features)
     if len(features) != n_features:
         raise TrainingError(f"the model takes {n_features} features, {len(features)} are named with --feature")
-    n_targets = int(output[-2] if said.quantiles else output[-1])
+    place = -2 if said.quantiles else -1
+    if len(output) < (3 if said.quantiles else 2) or output[place] is None or output[-1] is None:
+        want = "(batch, time, targets, 1 + quantiles)" if said.quantiles else "(batch, time, targets)"
+        raise ExportRefused("", f"the model answers {output}, it has to be {want} with fixed numbers behind time")
+    n_targets = int(output[place])
     targets = list(said.targets) or (features if n_targets == n_features else _numbered("y", n_targets))
     for option, names in (("--feature", features), ("--target", targets)):
         if len({name for name, _ in names}) < len(names):

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from training.allowed import check_ends, check_model, has_graph
 from training.gates import gate_values
 from training.layout import Layout, Slot, in_order, node_keys, ring_length
+from training.refusals import ExportRefused, brief
 
+# what Keras, TensorFlow and a layer's own code raise when a call can't be made
+FAILURES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, tf.errors.OpError)
 Call = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -107,7 +111,11 @@ class Walk:
                 inner = [tensors[id(symbol)] for symbol in node.input_tensors]
                 outputs = self._run(check_model(node.operation), inner, key + "/", call, tap)
             else:
-                outputs = keras.tree.flatten(call(key, node.operation, args, kwargs))
+                try:
+                    outputs = keras.tree.flatten(call(key, node.operation, args, kwargs))
+                except FAILURES as exc:
+                    reason = f"it has to take a series of any length, of one step too, but fails: {brief(exc)}"
+                    raise ExportRefused(key, reason) from exc
             for symbol, value in zip(node.outputs, outputs, strict=True):
                 tensors[id(symbol)] = value
             if tap is not None:

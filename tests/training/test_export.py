@@ -1,5 +1,6 @@
 """A bundle on disk: what its signatures answer, that it needs none of our code, and what is refused."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,17 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from rich.console import Console
 
 from models.manifest import MANIFEST, STEP_TFLITE, Feature, Target, read_manifest
+from models.repository import Repository
 from tests.training.bundles import make_tiny_bundle, make_tiny_model
 from tests.training.zoo import TAKEN, VACUOUS, Counting, model, walk_like
 from training import export as exporting
 from training.export import export
 from training.fingerprint import fingerprint
 from training.proofs import worst
-from training.refusals import ExportRefused
+from training.refusals import ExportRefused, TrainingError
 from training.stepping import LiteStepper, SavedModelStepper, open_stepper
 from training.tflite import Disagreement, accept
+from training.userfile import Description, load_model, publish_model
 from training.walk import Walk
 
 
@@ -230,6 +234,47 @@ def test_where_no_data_gives_a_scale_it_is_that_of_the_answers(tmp_path):
     x = walk_like(np.random.default_rng(6), 16, 200)
     for target, spread in zip(manifest.targets, np.asarray(small(x)).std(axis=(0, 1)), strict=True):
         assert 0.3 * spread < target.scale < 3 * spread
+
+
+def test_a_slow_memory_is_refused_or_marked(tmp_path):
+    @keras.saving.register_keras_serializable(package="zoo")
+    class Sum(layers.Layer):
+        state_size = output_size = 2
+
+        def call(self, inputs, states):
+            level = 0.999 * states[0] + 0.05 * inputs
+            return level, [level]
+
+    slow = model(lambda x: layers.RNN(Sum(), return_sequences=True)(x))
+    description = {"name": "x", "features": _features(2), "targets": _targets(2)}
+    with pytest.raises(ExportRefused, match="--allow-slow-fading"):
+        export(slow, tmp_path / "none", **description)
+    manifest = export(slow, tmp_path / "slow", allow_slow_fading=True, **description)
+    assert (manifest.slow_fading, read_manifest(tmp_path / "slow").context_length) == (True, 512)
+
+
+@pytest.mark.parametrize(
+    ("build", "quantiles", "reason"),
+    [
+        (lambda x: [layers.Dense(2)(x), layers.Dense(2)(x)], (), "2 outputs"),
+        (lambda x: layers.Dense(2)(x), (0.5,), "targets, 1 [+] quantiles"),
+        (lambda x: layers.Dense(2)(layers.LSTM(3)(x)), (0.5,), "targets, 1 [+] quantiles"),
+    ],
+)
+def test_a_file_whose_outputs_do_not_fit_is_refused_by_what_it_answers(tmp_path, build, quantiles, reason):
+    file = tmp_path / "my.keras"
+    model(build).save(file)
+    console, repository = Console(file=io.StringIO()), Repository(tmp_path / "models")
+    with pytest.raises(ExportRefused, match=reason):
+        publish_model(file, Description("lab", quantiles=quantiles), repository, console)
+
+
+def test_a_file_that_is_damaged_is_said_to_be_unreadable(tmp_path):
+    file = tmp_path / "my.keras"
+    model(lambda x: layers.Dense(2)(x)).save(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(TrainingError, match="can be loaded"):
+        load_model(file)
 
 
 def _features(n):

@@ -29,6 +29,13 @@ def test_what_works_over_time_is_caught_by_number_and_named(kind):
     assert "reads the future" in str(refused.value) or "over the time axis" in str(refused.value)
 
 
+def test_a_graph_that_fails_on_one_observation_is_refused_by_its_layer():
+    third = model(lambda x: layers.Dense(2)(layers.LSTM(3)(x)) + x[:, 2])
+    with pytest.raises(ExportRefused, match="one step too") as refused:
+        prove_independent(Stepped(third, 2, 0), Probe(2), SCALE)
+    assert refused.value.layer.startswith("get_item")
+
+
 @pytest.mark.parametrize("kind", MIXING)
 def test_what_mixes_the_clients_of_a_batch_is_caught_and_named(kind):
     build, layer = MIXING[kind]

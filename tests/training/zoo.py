@@ -148,6 +148,21 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str, str]] = {
     "unrolled": (
         lambda: model(lambda x: layers.LSTM(2, unroll=True, name="flat", **RNN)(x), length=8), "flat", "unroll",
     ),
+    "a cell of half precision": (
+        lambda: model(lambda x: layers.RNN(layers.GRUCell(2, dtype="mixed_float16", name="c"), name="half", **RNN)(x)),
+        "half", "'c' is 'mixed_float16'",
+    ),
+    "half precision below TimeDistributed": (
+        lambda: model(lambda x: layers.TimeDistributed(layers.Dense(2, dtype="mixed_float16"), name="each")(x)),
+        "each", "mixed_float16",
+    ),
+    "a Lambda below TimeDistributed": (
+        lambda: model(lambda x: layers.TimeDistributed(layers.Lambda(lambda v: v * 2), name="each")(x)),
+        "each", "Python code",
+    ),
+    "time stretched": (
+        lambda: model(lambda x: layers.LSTM(2, **RNN)(layers.Reshape((-1, 1), name="thin")(x))), "thin", "stretched",
+    ),
     "a subclassed model": (lambda: Opaque(name="opaque"), "opaque", "functional"),
 }  # fmt: skip
 
@@ -183,6 +198,10 @@ class Hiding(layers.Layer):
         return self.memory(x)
 
 
+def _long_ago(x: Any) -> Any:
+    return layers.Dense(2)(x) + ops.pad(x, [[0, 0], [600, 0], [0, 0]])[:, :-600]
+
+
 CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "the first step subtracted": (
         lambda: model(lambda x: layers.Dense(2)(layers.Subtract(name="since")([x, x[:, :1]]))), "get_item",
@@ -199,6 +218,7 @@ CAUGHT: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "a memory hidden in a foreign layer": (
         lambda: model(lambda x: layers.Dense(2)(Hiding(name="hiding")(x))), "hiding",
     ),
+    "a look 600 steps back": (lambda: model(_long_ago), "pad"),
     "dropout that stays on": (lambda: model(lambda x: layers.Dropout(0.5, name="noise")(x, training=True)), "noise"),
 }  # fmt: skip
 
