@@ -122,8 +122,18 @@ def train(job: str, models_dir: Path, quick: bool, allow_no_skill: bool, archite
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Judge on the last part of the series in this CSV or Parquet file instead of the job's own.",
 )
+@click.option("--time", "time_column", help="The time column of --data.  [default: the job's]")
+@click.option("--series", "series_column", help="The column of --data that tells its series apart.")
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write a report into this folder.")
-def evaluate(name: str, models_dir: Path, version: int | None, data: Path | None, report: Path | None) -> None:
+def evaluate(
+    name: str,
+    models_dir: Path,
+    version: int | None,
+    data: Path | None,
+    time_column: str | None,
+    series_column: str | None,
+    report: Path | None,
+) -> None:
     """Judge a published version again, through its exported step, beside simple forecasts.
 
     Fails if the version misses a gate of its job.
@@ -139,7 +149,16 @@ def evaluate(name: str, models_dir: Path, version: int | None, data: Path | None
     from training.stages import print_scores
 
     console = Console()
-    number, found = reevaluate(Repository(models_dir), name, console, version=version, data=data, report=report)
+    number, found = reevaluate(
+        Repository(models_dir),
+        name,
+        console,
+        version=version,
+        data=data,
+        time=time_column,
+        series=series_column,
+        report=report,
+    )
     print_scores(console, found)
     console.print(f"{name} version {number}: {found.verdict.text}", highlight=False, soft_wrap=True)
     if report is not None:

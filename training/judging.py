@@ -12,6 +12,7 @@ from models.manifest import Manifest
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
 from training.job import JOBS, FeatureColumn, Gates, Job, Source, TargetColumn
+from training.pipeline import digest
 from training.refusals import TrainingError
 from training.report import write_report
 from training.sources import load_series
@@ -40,12 +41,16 @@ def reevaluate(
     *,
     version: int | None = None,
     data: Path | None = None,
+    time: str | None = None,
+    series: str | None = None,
     report: Path | None = None,
 ) -> tuple[int, Evaluation]:
     """Score a published version again: its number (default: the `stable` one) and what was found.
 
     With `data`, the last part of each series in that file is scored; what comes before warms the state up and fits
-    baselines and look-ahead intervals. `report`: a folder to write a report into; the bundle itself never changes.
+    baselines and look-ahead intervals; `time` and `series` name its columns where they are not called as the job's.
+    That it is other data than the version was trained on is said. `report`: a folder to write a report into; the
+    bundle itself never changes.
     Raises TrainingError if there is no data to score on, and the repository's and the source's errors.
     """
     number = repository.resolve(name) if version is None else version
@@ -54,11 +59,13 @@ def reevaluate(
         with stages.stage("verify", bar=False):
             manifest = repository.verify(name, number)
         with stages.stage("load", bar=False):
-            job = job_of(manifest, data)
-            series = load_series(job)
+            job = job_of(manifest, data, time, series)
+            loaded = load_series(job)
+        if manifest.data_digest not in (None, digest(loaded)):
+            stages.say(f"This is other data than {name} version {number} was trained on.")
         stepper = open_stepper(repository.bundle(name, number))
         with stages.stage("evaluate") as advance:
-            found = evaluate(stepper, manifest, job, series, advance)
+            found = evaluate(stepper, manifest, job, loaded, advance)
         if report is not None:
             with stages.stage("report") as advance:
                 write_report(report, manifest, job, found, stepper, seconds=stages.seconds, advance=advance)
@@ -66,8 +73,10 @@ def reevaluate(
     return number, found
 
 
-def job_of(manifest: Manifest, data: Path | None) -> Job:
-    """The job a version was made by, reading `data` instead of its own file if given."""
+def job_of(manifest: Manifest, data: Path | None, time: str | None = None, series: str | None = None) -> Job:
+    """The job a version was made by, reading `data` instead of its own file if given, from columns so called."""
+    if data is None and (time is not None or series is not None):
+        raise TrainingError("--time and --series name columns of the file in --data: give that too")
     made_by = manifest.job or {}
     if "source" in made_by:
         job = _judging_part(manifest.name, made_by)
@@ -79,8 +88,12 @@ def job_of(manifest: Manifest, data: Path | None) -> Job:
             )
         job = _plain_job(manifest, data)
     if data is not None:
-        job = job.model_copy(update={"source": job.source.model_copy(update={"path": str(data.resolve())})})
-        return job
+        changes: dict[str, Any] = {"path": str(data.resolve())}
+        if time is not None:
+            changes["time"] = time
+        if series is not None:
+            changes |= {"series": series, "only": None}
+        return job.model_copy(update={"source": job.source.model_copy(update=changes)})
     job.source._folder = next((f for f in (JOBS, Path.cwd()) if (f / job.source.path).exists()), JOBS)
     if not job.source.file.exists():
         raise TrainingError(

@@ -105,6 +105,23 @@ def test_what_was_published_scores_the_same_when_judged_again(trained, monkeypat
     assert repository.verify("wave", 1).scores == published  # the bundle is as it was
 
 
+def test_other_data_than_it_was_trained_on_is_said_and_its_columns_may_have_other_names(trained, tmp_path):
+    repository, _, _, job = trained
+    lines = job.source.file.read_text().splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["when,level,pump", *(f"{line},p1" for line in lines[1:])]) + "\n")
+    arguments = ["evaluate", "wave", "--models-dir", str(repository.root)]
+    same = CliRunner().invoke(main, [*arguments, "--data", str(job.source.file)])
+    assert same.exit_code == 0, same.output
+    assert "other data than" not in same.output
+    named = CliRunner().invoke(main, [*arguments, "--data", str(other), "--time", "when", "--series", "pump"])
+    assert named.exit_code == 0, named.output
+    assert "This is other data than wave version 1 was trained on." in named.output  # its series has another id
+    alone = CliRunner().invoke(main, [*arguments, "--time", "when"])
+    assert alone.exit_code == 1
+    assert "--data" in alone.output
+
+
 def test_no_skill_and_missed_gates_fail_the_command_loudly_and_the_report_is_kept(tmp_path):
     path = write_job(tmp_path, "null", noise=0.1, wave=0.0, epochs=2, extra="[gates]\nrmse = { level = 0.0001 }\n")
     result = CliRunner().invoke(main, ["train", str(path), "--models-dir", str(tmp_path / "models")])
