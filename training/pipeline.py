@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from models.manifest import MANIFEST, Feature, Manifest, Target
+from models.errors import PublishRefused
+from models.manifest import MANIFEST, Feature, Manifest, Target, read_manifest
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
 from training.job import Job
@@ -55,7 +56,9 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
     with stages.bars:
         with stages.stage("load", bar=False):
             series = load_series(job)
-            demand_residuals(split(series, job), job.ahead)  # or a whole training would be for nothing
+            # or a whole training would be for nothing
+            demand_residuals(split(series, job), job.ahead)
+            refuse_other_contract(repository, job)
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
             from training.export import export
@@ -126,6 +129,29 @@ def judged(
         )
     (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return manifest, found
+
+
+def refuse_other_contract(repository: Repository, job: Job) -> None:
+    """Raises PublishRefused if `job` would promise else than the last version of its name does, as `publish` would."""
+    versions = repository.versions(job.name)
+    if not versions:
+        return
+    try:
+        published = read_manifest(repository.bundle(job.name, versions[-1]))
+    except (OSError, ValueError):
+        return  # damaged, which must not block its replacement
+    units = {feature.name: feature.unit for feature in job.features}
+    promised = (
+        tuple(units.items()),
+        tuple((target.name, units[target.name]) for target in job.targets),
+        job.interval_s,
+    )
+    if published.contract() != promised:
+        raise PublishRefused(
+            job.name,
+            f"its clients rely on the features, targets, units and interval of version {versions[-1]}, "
+            f"{published.contract()}, and the job has {promised}. Use another name",
+        )
 
 
 def features_of(job: Job) -> list[Feature]:

@@ -17,14 +17,16 @@ from click.testing import CliRunner
 from keras import layers
 from rich.console import Console
 
+from models.errors import PublishRefused
 from models.manifest import STEP_TFLITE
 from models.repository import Repository
 from training.__main__ import main
 from training.job import load_job
 from training.judging import reevaluate
-from training.pipeline import train
+from training.pipeline import refuse_other_contract, train
 from training.refusals import TrainingError
 from training.userfile import Description, publish_model
+from training.windows import TooShort
 
 JOB = """
 name = "{name}"
@@ -120,6 +122,26 @@ def test_other_data_than_it_was_trained_on_is_said_and_its_columns_may_have_othe
     alone = CliRunner().invoke(main, [*arguments, "--time", "when"])
     assert alone.exit_code == 1
     assert "--data" in alone.output
+
+
+def test_a_job_that_changes_what_clients_rely_on_is_refused_before_its_training(trained):
+    repository, _, _, job = trained
+    other = job.model_copy(update={"features": (job.features[0].model_copy(update={"unit": "cm"}),)})
+    heard = io.StringIO()
+    with pytest.raises(PublishRefused, match=r"(?s)'m'.*'cm'.*Use another name"):
+        train(other, repository, Console(file=heard, width=120), quick=False, allow_no_skill=False)
+    assert "fit" not in heard.getvalue()
+    refuse_other_contract(repository, job)
+
+
+def test_a_horizon_too_long_for_the_data_is_refused_before_the_training(trained):
+    repository, _, _, job = trained
+    heard = io.StringIO()
+    with pytest.raises(TooShort, match="look 190 steps ahead"):
+        train(
+            job.model_copy(update={"horizon": 190}), repository, Console(file=heard), quick=False, allow_no_skill=False
+        )
+    assert "fit" not in heard.getvalue()
 
 
 def test_no_skill_and_missed_gates_fail_the_command_loudly_and_the_report_is_kept(tmp_path):
