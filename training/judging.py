@@ -126,5 +126,6 @@ def _plain_job(manifest: Manifest, data: Path) -> Job:
         targets=tuple(TargetColumn(name=t.name) for t in manifest.targets),
         interval_s=manifest.interval_s,
         quantiles=manifest.quantiles,
+        horizon=24 if manifest.residuals is None else len(manifest.residuals.quantiles),
         gates=Gates(),
     )
