@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class TrainingError(Exception):
     """Base of what training tells a user without a traceback: the message says what to do."""
@@ -18,7 +20,8 @@ class ExportRefused(TrainingError):
 
 def brief(exc: BaseException) -> str:
     """The first line of an error that says something, at most 200 characters."""
-    lines = (line.strip() for line in str(exc).splitlines())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(exc))  # Keras writes its errors in bold
+    lines = (line.strip() for line in plain.splitlines())
     return next((line for line in lines if line and not line.startswith("Exception encountered")), repr(exc))[:200]
 
 

@@ -19,10 +19,10 @@ from tests.training.zoo import TAKEN, VACUOUS, Counting, model, walk_like
 from training import export as exporting
 from training.export import export
 from training.fingerprint import fingerprint
-from training.proofs import worst
-from training.refusals import ExportRefused, TrainingError
+from training.proofs import TOLERANCE, Probe, worst
+from training.refusals import ExportRefused, TrainingError, brief
 from training.stepping import LiteStepper, SavedModelStepper, open_stepper
-from training.tflite import Disagreement, accept
+from training.tflite import Disagreement, accept, check_agreement
 from training.userfile import Description, load_model, publish_model
 from training.walk import Walk
 
@@ -189,6 +189,24 @@ def test_litert_is_accepted_within_tolerance_and_only_if_the_difference_does_not
         accept(np.where(np.arange(2_000) == 3, np.inf, flat), 1)
 
 
+def test_litert_has_to_answer_a_series_in_a_batch_as_it_does_alone(tiny, monkeypatch):
+    folder, _, manifest = tiny
+    scale = np.ones(3, np.float32)
+
+    class Uneven(LiteStepper):
+        """Within the tolerance of the SavedModel at every batch, but not of itself."""
+
+        def step(self, x, state):
+            y, state = super().step(x, state)
+            return y + 0.7 * TOLERANCE * np.maximum(1, np.abs(y)) * (1 if len(x) == 1 else -1), state
+
+    args = (folder / STEP_TFLITE, folder, Probe(3), np.float32(manifest.initial_state), scale)
+    assert check_agreement(*args) < 1
+    monkeypatch.setattr("training.tflite.LiteStepper", Uneven)
+    with pytest.raises(Disagreement, match="otherwise than alone"):
+        check_agreement(*args)
+
+
 @pytest.mark.parametrize(
     ("features", "targets", "quantiles", "reason"),
     [(2, 3, (), "answers"), (2, 2, (0.1, 0.9), "answers"), (3, 2, (), "takes 2 features")],
@@ -275,6 +293,11 @@ def test_a_file_that_is_damaged_is_said_to_be_unreadable(tmp_path):
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(TrainingError, match="can be loaded"):
         load_model(file)
+
+
+def test_an_error_is_shown_by_its_first_telling_line_without_terminal_codes():
+    error = ValueError("Exception encountered when calling X.call().\n\n\x1b[1mshapes differ\x1b[0m\n\nArguments")
+    assert brief(error) == "shapes differ"
 
 
 def _features(n):
