@@ -6,12 +6,14 @@ import errno
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 PACE = 16 * 1024  # bytes a second: who keeps this up, however large the body, is not slow
 STOPPING_S = 3.0  # for what is still coming in when the process is asked to stop
+TURN_S = 0.05
 _LOOK_MS = 250.0  # between looks whether it is
 
 
@@ -23,6 +25,27 @@ class Stalled(TimeoutError):
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the client stalled")
+
+
+class Turn:
+    """One request's turn to work among those of a process; it ends before anything that may wait for the client.
+
+    Who has waited TURN_S goes on without it: a long request holds nobody up for longer. For one thread.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._held = False
+
+    def take(self) -> None:
+        """Wait for the turn, not for long."""
+        self._held = self._lock.acquire(timeout=TURN_S)
+
+    def give(self) -> None:
+        """End the turn, if it is still held."""
+        if self._held:
+            self._held = False
+            self._lock.release()
 
 
 class PatientSocket(socket.socket):
@@ -46,6 +69,7 @@ class PatientSocket(socket.socket):
         self._poll = select.poll()
         self._poll.register(self.fileno(), select.POLLIN)
         self.request: Any = None
+        self.turn: Turn | None = None
         self.stalled = False
         self.await_request()
 
@@ -82,7 +106,9 @@ class PatientSocket(socket.socket):
             return data
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """As `socket.sendall`; BrokenPipeError if the peer takes nothing for too long."""
+        """As `socket.sendall`; BrokenPipeError if the peer takes nothing for too long. Ends the request's turn."""
+        if self.turn is not None:
+            self.turn.give()
         try:
             super().sendall(data, flags)
         except BlockingIOError:
@@ -91,7 +117,9 @@ class PatientSocket(socket.socket):
             raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
 
     def _wait(self) -> None:
-        """Until there is something to read; Stalled at the deadline."""
+        """Until there is something to read; Stalled at the deadline. Ends the request's turn."""
+        if self.turn is not None:
+            self.turn.give()
         while True:
             if self._stopping() and self._pace:
                 self.hurry(STOPPING_S)
