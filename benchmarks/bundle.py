@@ -12,6 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.load import BenchmarkFailed
 from models.repository import Repository
 
@@ -56,9 +59,17 @@ def publish_untrained(root: Path) -> None:
             interval_s=3600.0,
             quantiles=(0.05, 0.95),
             architecture="lstm",
+            data=[weather()],
             allow_slow_fading=True,
         )
         repository.publish(folder, manifest)
+
+
+def weather(hours: int = 600) -> NDArray[np.float32]:
+    """Observations like those of the load, (hours, 3) float32, seeded: what the export proves the model on."""
+    random, hour = np.random.default_rng(2), np.arange(hours)
+    columns = 12 + 9 * np.sin(hour / 24 * 2 * np.pi), 3 + 4 * np.sin(hour / 100), 1013 + 8 * np.cos(hour / 70)
+    return (np.stack(columns, axis=1) + random.normal(size=(hours, 3))).astype(np.float32)
 
 
 if __name__ == "__main__":
