@@ -1,4 +1,4 @@
-"""One connection: requests are read, handed over and answered in order; nobody waits for a peer that is slow."""
+"""One connection: requests are handed over and answered in order; nobody waits for a peer that is slow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from asyncio import Transport
 from collections import deque
 from typing import cast
 
-import httptools
-
 from service.server import refusal
-from service.server.exchange import Environ, Exchange, base_environ
+from service.server.exchange import Exchange, base_environ
 from service.server.house import House
-from service.server.refusal import Refusal
+from service.server.reading import Reader
 
 PACE = 16 * 1024  # bytes a second: who keeps this up, however large the body, is not slow
 STOPPING_S = 3.0  # for what is still coming in when the process is asked to stop
-DRAIN_BYTES = 64 * 1024 * 1024  # of a body nobody wants: the answer would be lost with a connection closed on it
-DRAIN_S = 2.0
+DRAIN_S = 2.0  # for what is still coming in of a request that is answered
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -29,18 +26,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._parser = httptools.HttpRequestParser(self)
-        self._arriving: Exchange | None = None  # its head or body is still being read
-        self._in_head = False
-        self._head_bytes = 0
-        self._drained = 0
         self._waiting: deque[Exchange] = deque()
         self._busy = False
-        self._refusal: Refusal | None = None
-        self._deaf = False  # what it sends is not read any more
-        self._blocked = False  # it does not read what it is sent
+        self._blocked = False  # the peer does not read what it is sent
         self._paused = False
-        self._last = False  # the connection ends once the body that nobody wants is through
+        self._last = False  # the connection ends once the rest of an answered request is through
         self._lingers = False
         self.deadline: float | None = None
 
@@ -53,36 +43,27 @@ class Connection(asyncio.Protocol):
         server = transport.get_extra_info("sockname") or ("", 0)
         scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         named = (pair if isinstance(pair, tuple) else ("", 0) for pair in (server, peer))
-        self._base: Environ = base_environ(scheme, *named)
+        self._reader = Reader(self._house, base_environ(scheme, *named), self)
         self._house.enter(self)
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._deaf = True
         self._forget()
         self._house.leave(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._deaf:
+        reader = self._reader
+        if reader.deaf:
             return
         if self._busy:
             pass  # time begins when it is answered
-        elif self._arriving is None:
-            self.deadline = self._house.now() + self._house.patience_s
-        elif self.deadline is not None and not self._arriving.handed:
+        elif reader.arriving is None:
+            self.deadline = self._house.now() + self._house.bounds.patience_s
+        elif self.deadline is not None and not reader.arriving.handed:
             self.deadline += len(data) / PACE
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # answered as if it had not asked; what follows can't be told from it
-            self._deaf = True
-        except httptools.HttpParserError as error:
-            self._refuse(refusal.unreadable(str(error)))
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._house.head_bytes:
-                self._refuse(refusal.LONG_HEAD)
+        reader.feed(data)
         if not self._busy:
             self._go_on()
         elif self._waiting:
@@ -90,104 +71,40 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol: what was asked for is still answered."""
-        self._deaf = True
+        self._reader.deaf = True
         return not self._lingers and (self._busy or bool(self._waiting))
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol: the peer does not read its answers."""
         self._blocked = True
-        self.deadline = self._house.now() + self._house.patience_s
+        self.deadline = self._house.now() + self._house.bounds.patience_s
         self._pause()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self._blocked = False
         self._rest()
-        if not self._busy:
-            self._go_on()
+        self._go_on()
 
-    # -- the parser's side --------------------------------------------------------------------------------------
+    # -- the reader's side --------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """See httptools."""
-        self._arriving = Exchange(self._base)
-        self._in_head, self._head_bytes, self._drained = True, 0, 0
-
-    def on_url(self, piece: bytes) -> None:
-        """See httptools."""
-        exchange = cast(Exchange, self._arriving)
-        if len(exchange.url) + len(piece) > self._house.line_bytes:
-            self._refuse(refusal.LONG_LINE)
-        else:
-            exchange.url += piece
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools. Trailers come this way as well, after the head's end, and are dropped."""
-        if self._in_head:
-            fields, house = cast(Exchange, self._arriving).add_header(name, value), self._house
-            if fields > house.fields or len(name) + len(value) > house.field_bytes:
-                self._refuse(refusal.LONG_HEAD)
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._in_head = False
-        exchange, parser = cast(Exchange, self._arriving), self._parser
-        version, environ = parser.get_http_version(), exchange.environ
-        if self._refusal is not None:
-            return
-        if version not in ("1.1", "1.0"):
-            self._refuse(refusal.OTHER_VERSION)
-            return
-        if environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower() != "chunked":
-            self._refuse(refusal.OTHER_CODING)
-            return
-        exchange.end_head(parser.get_method(), version, parser.should_keep_alive(), self._house.body_limit)
-        if exchange.over:
-            self._hand_over(exchange)
-        elif "HTTP_EXPECT" in environ:
-            if environ["HTTP_EXPECT"].lower() != "100-continue":
-                self._refuse(refusal.OTHER_EXPECTATION)
-            elif not self._busy and not self._waiting:
-                self._transport.write(_CONTINUE)
-
-    def on_body(self, piece: bytes) -> None:
-        """See httptools."""
-        exchange = cast(Exchange, self._arriving)
-        if exchange.handed:
-            self._drained += len(piece)
-            if self._drained > DRAIN_BYTES:
-                self._end()
-        elif self._refusal is None:
-            exchange.add_body(piece)
-            if not self._house.hold(len(piece)):
-                self._refuse(refusal.NO_ROOM)
-            elif exchange.over:
-                self._hand_over(exchange)
-
-    def on_message_complete(self) -> None:
-        """See httptools."""
-        exchange = cast(Exchange, self._arriving)
-        self._arriving, exchange.complete = None, True
-        if exchange.handed:  # the body that nobody wanted is through
-            if self._last:
-                self._end()
-            elif not self._busy:
-                self._rest()
-        elif self._refusal is None:
-            self._hand_over(exchange)
-        else:
-            self._house.release(exchange.size)
-
-    # -- in order -----------------------------------------------------------------------------------------------
-
-    def _hand_over(self, exchange: Exchange) -> None:
-        exchange.handed = True
+    def ready(self, exchange: Exchange) -> None:
+        """See reading.Listener."""
         self._waiting.append(exchange)
 
-    def _refuse(self, why: Refusal) -> None:
-        """Nothing more is read; `why` is answered after what was asked for before."""
-        self._deaf = True
-        self._refusal = self._refusal or why
+    def leave_asked(self) -> None:
+        """See reading.Listener."""
+        if not self._busy and not self._waiting:
+            self._transport.write(_CONTINUE)
+
+    def through(self, exchange: Exchange) -> None:
+        """See reading.Listener."""
+        if self._last:
+            self._end()
+        elif not self._busy:
+            self._rest()
+
+    # -- in order -----------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
         """The next request that is there, one at a time so that other connections get their turn."""
@@ -197,11 +114,11 @@ class Connection(asyncio.Protocol):
             exchange = self._waiting.popleft()
             self._busy, self.deadline = True, None
             self._house.answer(exchange, self._closes_after(exchange), self.answered)
-        elif self._refusal is not None:
+        elif self._reader.refusal is not None:
             if not self._lingers:
-                self._transport.write(self._refusal.encode())
+                self._transport.write(self._reader.refusal.encode())
                 self._linger()
-        elif self._deaf:
+        elif self._reader.deaf:
             self._end()
         elif self._paused:
             self._paused = False
@@ -215,41 +132,38 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write(answer)
         last = ended or self._closes_after(exchange)
-        if exchange is self._arriving:  # what it still sends is thrown away, or it would not get to read the answer
+        if exchange is self._reader.arriving:  # thrown away, but read: or it would not get to read the answer
             self._last, self.deadline = last, self._house.now() + DRAIN_S
         elif last:
             self._end()
         else:
             self._rest()
-            if self._waiting or self._paused or self._deaf:
-                self._house.soon(self._go_on)
+        if self._waiting or self._paused or self._reader.deaf:
+            self._house.soon(self._go_on)
 
     def _closes_after(self, exchange: Exchange) -> bool:
-        stopping = self._house.stopping and not self._waiting
-        return not exchange.keep_alive or stopping or (self._deaf and not self._waiting and self._refusal is None)
+        if not exchange.keep_alive:
+            return True
+        ends = self._house.stopping or (self._reader.deaf and self._reader.refusal is None)
+        return ends and not self._waiting
 
     # -- time ---------------------------------------------------------------------------------------------------
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing was asked that is not answered."""
-        return self._arriving is None and not self._busy and not self._waiting
 
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = None
-        exchange = self._arriving
+        exchange = self._reader.arriving
         if self._blocked or self._lingers:
             self._transport.abort()
         elif exchange is None or exchange.handed:
             self._end()
         else:
-            self._refuse(refusal.SLOW_HEAD if self._in_head else refusal.SLOW_BODY)
+            self._reader.refuse(refusal.SLOW_HEAD if self._reader.in_head else refusal.SLOW_BODY)
             self._go_on()
 
     def hurry(self) -> None:
         """The process is asked to stop: an idle connection ends, what is arriving has STOPPING_S."""
-        if self._lingers or (self._arriving is None and not self._busy and not self._waiting):
+        if self._lingers or (self._reader.arriving is None and not self._busy and not self._waiting):
             self._end()
         elif self.deadline is not None:
             self.deadline = min(self.deadline, self._house.now() + STOPPING_S)
@@ -257,7 +171,8 @@ class Connection(asyncio.Protocol):
     def _rest(self) -> None:
         """Nothing is owed: until the next request, or for the one that is arriving, time begins now."""
         if not self._blocked:
-            wait_s = self._house.keepalive_s if self._arriving is None else self._house.patience_s
+            bounds = self._house.bounds
+            wait_s = bounds.keepalive_s if self._reader.arriving is None else bounds.patience_s
             self.deadline = self._house.now() + wait_s
 
     def _pause(self) -> None:
@@ -267,22 +182,19 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """End, but only once the peer has: closed on what it still sends, it might not get to read its answer."""
+        self._forget()
         if not self._transport.can_write_eof():
-            self._end()
+            self._transport.close()
             return
         self._transport.write_eof()
         self._lingers, self.deadline = True, self._house.now() + DRAIN_S
-        self._forget()
 
     def _end(self) -> None:
-        self._deaf = True
         self._forget()
         self._transport.close()
 
     def _forget(self) -> None:
         """Give back what is held of requests that will not be answered."""
-        if self._arriving is not None and not self._arriving.handed:
-            self._house.release(self._arriving.size)
+        self._reader.stop()
         self._house.release(sum(exchange.size for exchange in self._waiting))
-        self._arriving = None
         self._waiting.clear()

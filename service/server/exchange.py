@@ -8,14 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from service.logs import request_id
-from service.server.refusal import Refusal
+from service.server.refusal import FAILED
 
 log = logging.getLogger("recurve.server")
 
@@ -24,7 +23,6 @@ App = Callable[..., Iterable[bytes]]
 
 _NAMES: dict[bytes, str | None] = {}  # header names as environ has them; those seen are few
 _NAMES_MAX = 1000
-_FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request; its log tells why")
 
 
 class Exchange:
@@ -130,7 +128,7 @@ def answer(app: App, exchange: Exchange, close: bool) -> tuple[bytes, bool]:
                 parts.close()
     except Exception as error:
         log.error("a request failed", exc_info=error)
-        return _FAILED.encode(), True
+        return FAILED.encode(), True
     status, headers = head
     body = b"".join(written)
     lines = [f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {_date()}\r\n"]

@@ -63,9 +63,7 @@ class House:
         self._threads = ThreadPoolExecutor(threads, "recurve-request")
         self._is_short = is_short
         self._held = 0
-        self.line_bytes, self.field_bytes, self.fields = bounds.line_bytes, bounds.field_bytes, bounds.fields
-        self.head_bytes = bounds.head_bytes
-        self.patience_s, self.keepalive_s = bounds.patience_s, bounds.keepalive_s
+        self.bounds = bounds
         self.body_limit = body_limit
         self.now = loop.time
         self.soon: Callable[[Callable[[], None]], Any] = loop.call_soon

@@ -63,6 +63,7 @@ LONG_HEAD = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's h
 OTHER_VERSION = Refusal(HTTPStatus.BAD_REQUEST, "only HTTP 1.0 and 1.1 are spoken here")
 OTHER_CODING = Refusal(HTTPStatus.NOT_IMPLEMENTED, "the only Transfer-Encoding that is read here is chunked")
 OTHER_EXPECTATION = Refusal(HTTPStatus.EXPECTATION_FAILED, "the only expectation that is met here is 100-continue")
+FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request; its log tells why")
 NO_ROOM = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "too many large bodies are arriving at once; send it again", retry_after_s=1
 )
