@@ -39,7 +39,8 @@ RULES: dict[str, set[str]] = {
     "service/loader.py": {"numpy", "models", "service.core"},
     # What we change of gunicorn, and what its master says at the start.
     "service/server": {
-        "gunicorn", "httptools", "service.core.patience", "service.logs", "service.server", "service.settings",
+        "gunicorn", "httptools", "uvloop",
+        "service.core.patience", "service.logs", "service.server", "service.settings",
     },
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.

@@ -9,6 +9,7 @@ import signal
 import socket
 from typing import Any
 
+import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the master, it is every worker's at once
 from gunicorn.workers.gasgi import ASGIWorker
 
 from service.server.connection import Connection
@@ -51,8 +52,9 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         self._woken.set()
 
     def init_process(self) -> None:
-        """In the worker, after the fork."""
+        """In the worker, after the fork: at first it still takes signals as the master does, and loses them."""
         self._woken = asyncio.Event()
+        self.init_signals()
         super().init_process()
 
     def init_signals(self) -> None:
