@@ -9,7 +9,9 @@ from flask import Flask
 
 from service.core.requests import Answer
 from service.http import errors, hooks
+from service.http.around import Around, Observer
 from service.http.context import Collaborators
+from service.http.lane import Lane
 from service.http.routes import clients, models, operations, predict
 
 
@@ -27,7 +29,7 @@ def unobserved(route: str, method: str, status: int, seconds: float, answer: Ans
 
 def create_app(
     deps: Collaborators,
-    observe: hooks.Observer = unobserved,
+    observe: Observer = unobserved,
     *,
     access_log: bool = False,
     slow_request_s: float = 1.0,
@@ -35,8 +37,10 @@ def create_app(
     """The HTTP face of `deps`. `observe` is told of every request when it ends."""
     app = App("recurve", static_folder=None, template_folder=None)
     app.url_map.merge_slashes = False  # an empty name is not found, rather than redirected to another path
-    hooks.register(app, observe, access_log=access_log, slow_request_s=slow_request_s)
+    around = Around(observe, access_log=access_log, slow_request_s=slow_request_s)
+    hooks.register(app, around)
     errors.register(app)
     for routes in (predict, clients, models, operations):
         app.register_blueprint(routes.blueprint(deps))
+    app.wsgi_app = Lane(app.wsgi_app, predict.endpoint(deps), around)  # type: ignore[method-assign]
     return app

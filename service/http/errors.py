@@ -117,15 +117,16 @@ def problem(status: int, title: str, detail: str, code: str | None = None, **ext
 
 def register(app: Flask) -> None:
     """Makes `app` answer every error as a problem."""
-    app.register_error_handler(core.RecurveError, _refused)
+    app.register_error_handler(core.RecurveError, refused)
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unknown)
+    app.register_error_handler(Exception, failed)
 
 
-def _refused(error: core.RecurveError) -> Response:
+def refused(error: core.RecurveError) -> Response:
+    """The answer to a refusal of the core's."""
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _unknown(error)
+        return failed(error)
     answer = problem(status, TITLES.get(error.code, status.phrase), error.detail, error.code, **error.extra)
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(ceil(error.retry_after_s))
@@ -145,7 +146,8 @@ def _http(error: HTTPException) -> Response | RequestRedirect:
     return answer
 
 
-def _unknown(error: Exception) -> Response:
+def failed(error: Exception) -> Response:
+    """The answer where we failed ourselves; the log has the trace."""
     log.error("a request failed", exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return problem(status, status.phrase, "the service failed on this request; its log tells why", "internal")

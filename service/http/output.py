@@ -10,7 +10,11 @@ from flask import Response
 JSON = "application/json"
 
 
-def json_response(body: Any, status: int = 200, *, content_type: str = JSON) -> Response:
+def encode(body: Any) -> bytes:
     """`body` as JSON. numpy scalars and arrays are written as they are: a float32 21.43 reads 21.43."""
-    data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(data, status, content_type=content_type)
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_response(body: Any, status: int = 200, *, content_type: str = JSON) -> Response:
+    """`body` as an answer."""
+    return Response(encode(body), status, content_type=content_type)

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from service.core.requests import Answer
 from service.http import render
 from service.http.body import read_body
 from service.http.context import ANSWER, Collaborators, Environ, check_query, client_key
-from service.http.output import json_response
+from service.http.lane import ROUTE, Predict
+from service.http.output import JSON, encode, json_response
 from service.http.schemas import HistoryBody, PredictBody, decode, idempotency_key, predict_request, query_int
 
 HORIZON = 24  # a forecast's, where none is asked for
 
 
-def blueprint(deps: Collaborators) -> Blueprint:
-    """`…/predict`, `…/forecast` and `…/history` of a client."""
-    routes = Blueprint("predict", __name__)
+def endpoint(deps: Collaborators) -> Predict:
+    """`POST …/predict` as a function of the request's environ and the names in its path, whoever routes it: the
+    answer's body, and whether it is a replay."""
 
-    @routes.post("/v1/models/<model>/clients/<client>/predict")
-    def predict(model: str, client: str) -> Response:
+    def predict(environ: Environ, model: str, client: str) -> tuple[bytes, bool]:
         spec = deps.registry.model(model).labelled().spec
-        key, environ = client_key(model, client), request.environ
+        key = client_key(model, client)
         check_query(environ)
         body = decode(PredictBody, read_body(environ, deps.limits.max_body_bytes), spec, deps.limits.max_observations)
         repeats = idempotency_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
         asked = predict_request(body, spec, most=deps.limits.max_observations, idempotency_key=repeats)
-        return _answered(environ, deps.predictor.predict(key, asked), every=body.returns == "all")
+        result = environ[ANSWER] = deps.predictor.predict(key, asked)  # kept for the metrics
+        return encode(render.answer(result, every=body.returns == "all")), result.replayed
+
+    return predict
+
+
+def blueprint(deps: Collaborators) -> Blueprint:
+    """`…/predict`, `…/forecast` and `…/history` of a client."""
+    routes = Blueprint("predict", __name__)
+    answer_predict = endpoint(deps)
+
+    @routes.post(ROUTE)
+    def predict(model: str, client: str) -> Response:
+        body, replayed = answer_predict(request.environ, model, client)
+        return Response(body, content_type=JSON, headers={"Idempotent-Replay": "true"} if replayed else None)
 
     @routes.put("/v1/models/<model>/clients/<client>/history")
     def history(model: str, client: str) -> Response:
@@ -34,7 +47,9 @@ def blueprint(deps: Collaborators) -> Blueprint:
         key, environ = client_key(model, client), request.environ
         check_query(environ)
         body = decode(HistoryBody, read_body(environ, deps.limits.max_history_bytes), spec, deps.limits.max_history)
-        return _answered(environ, deps.predictor.prime(key, predict_request(body, spec, most=deps.limits.max_history)))
+        asked = predict_request(body, spec, most=deps.limits.max_history)
+        result = environ[ANSWER] = deps.predictor.prime(key, asked)
+        return json_response(render.answer(result))
 
     @routes.get("/v1/models/<model>/clients/<client>/forecast")
     def forecast(model: str, client: str) -> Response:
@@ -44,11 +59,3 @@ def blueprint(deps: Collaborators) -> Blueprint:
         return json_response(render.answer(deps.predictor.forecast(key, horizon)))
 
     return routes
-
-
-def _answered(environ: Environ, result: Answer, *, every: bool = False) -> Response:
-    environ[ANSWER] = result  # for the metrics
-    response = json_response(render.answer(result, every=every))
-    if result.replayed:
-        response.headers["Idempotent-Replay"] = "true"
-    return response
