@@ -16,12 +16,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, StateStore
+from service.core.ports import CountsClients, Engine, Scans, StateStore
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
 from service.tally import TalliedCounter, TalliedHistogram, Tally
-from service.timing import VERBS, CountingStore, TimedCountingStore, TimedEngine, TimedStore, TimedVerb
+from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -133,11 +133,11 @@ class Metrics:
         return TimedEngine(engine, self._timed(self._step_s, spec.name, spec.version))
 
     def time_store(self, store: StateStore) -> StateStore:
-        """`store`, its verbs timed; it still counts clients if it did."""
+        """`store`, its verbs timed; it still counts clients and is scanned if it was."""
         verbs = {verb: self._verb(verb) for verb in VERBS}
         conflicts = self._tally.counter(self._conflicts)
-        if isinstance(store, CountsClients):
-            return TimedCountingStore(cast(CountingStore, store), verbs, conflicts)
+        if isinstance(store, CountsClients) and isinstance(store, Scans):
+            return TimedWholeStore(cast(WholeStore, store), verbs, conflicts)
         return TimedStore(store, verbs, conflicts)
 
     def _verb(self, verb: str) -> TimedVerb:

@@ -38,7 +38,7 @@ class BareStore:
     def save(self, key, old, new, blob):
         return False
 
-    def delete(self, key):
+    def delete(self, key, old=None):
         return True
 
     def list(self, tenant, model, after, limit):
@@ -65,9 +65,11 @@ def test_a_timed_store_answers_as_the_store_and_times_every_verb(metrics):
     assert store.save(KEY, None, b"1" * 8, b"blob") is True
     assert store.load(KEY) == Stored(b"1" * 8, b"blob")
     assert store.list("default", "toy", None, 10).clients == [KEY.client]
+    assert store.scan(None, 10).entries == [(KEY, b"1" * 8, b"blob")]
+    assert store.delete(KEY, b"2" * 8) is False
     assert store.delete(KEY) is True
     store.close()
-    for verb, count in {"load": 2, "save": 1, "list": 1, "delete": 1}.items():
+    for verb, count in {"load": 2, "save": 1, "list": 1, "scan": 1, "delete": 2}.items():
         assert value(metrics, f'recurve_store_seconds_count{{verb="{verb}"}}') == count
 
 
