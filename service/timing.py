@@ -45,10 +45,17 @@ class TimedEngine:
 
 
 class TimedStore:
-    """A StateStore whose verbs are timed, its failures and lost races counted."""
+    """A StateStore whose verbs are timed, its failures and lost races counted, the sizes of clients' records told."""
 
-    def __init__(self, store: StateStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        verbs: Mapping[str, TimedVerb],
+        conflicts: TalliedCounter,
+        observe_record: Callable[[str, int], None],
+    ) -> None:
         self._store = store
+        self._observe_record = observe_record
         self._verbs = verbs
         self._load, self._save = verbs["load"], verbs["save"]  # what every request asks for
         self._conflicts = conflicts
@@ -62,6 +69,8 @@ class TimedStore:
         saved = self._save.time(self._store.save, key, old, new, blob)
         if not saved:
             self._conflicts.inc()
+        elif not key.tenant.startswith("~"):  # those are ours, no clients' records
+            self._observe_record(key.model, len(blob))
         return saved
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
@@ -98,8 +107,14 @@ class TimedVerb(NamedTuple):
 class TimedWholeStore(TimedStore):
     """A TimedStore over a store with every power."""
 
-    def __init__(self, store: WholeStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
-        super().__init__(store, verbs, conflicts)
+    def __init__(
+        self,
+        store: WholeStore,
+        verbs: Mapping[str, TimedVerb],
+        conflicts: TalliedCounter,
+        observe_record: Callable[[str, int], None],
+    ) -> None:
+        super().__init__(store, verbs, conflicts, observe_record)
         self._whole = store
 
     def count(self, tenant: str, model: str) -> int:

@@ -62,6 +62,8 @@ class Sweep:
         """
         scan = self._scans.scan(after, SLICE)
         now, expired_after = self._clock(), self._allowances()
+        for model in expired_after:
+            swept.active[model] += 0  # none is a count as well
         for entry in scan.entries:
             tenant = entry.key.tenant
             if tenant.startswith("~"):

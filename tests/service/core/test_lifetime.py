@@ -44,7 +44,7 @@ def test_what_idles_beyond_its_time_is_buried_and_what_does_not_stays(desk):
     desk.clock.now += WEEK_S / 2
     desk.predictor.predict(young, request(1))
     swept = swept_after(desk, WEEK_S / 2 + 61)
-    assert (swept.buried, swept.active) == ({"toy": 1}, {})
+    assert (swept.buried, swept.active) == ({"toy": 1}, {"toy": 0})
     assert desk.stored() is None
     assert desk.store.load(young) is not None
     assert (stone(desk).step, stone(desk).label, stone(desk).buried) == (2, "stable", desk.clock.now)
@@ -61,7 +61,7 @@ def test_clients_heard_of_within_the_hour_are_counted_as_active(desk):
     desk.send(1)
     desk.predictor.predict(desk.key._replace(client="b"), request(1))
     assert sweep(desk).active == {"toy": 2}
-    assert swept_after(desk, HOUR + 1).active == {}
+    assert swept_after(desk, HOUR + 1).active == {"toy": 0}
 
 
 def test_a_slow_model_keeps_its_clients_for_thirty_intervals():
