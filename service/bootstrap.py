@@ -11,9 +11,11 @@ from pathlib import Path
 from flask import Flask
 
 from models.repository import Repository
-from service.core.ports import Clock, Engine, StateStore
-from service.core.predictor import Limits, Predictor
+from service.core.lease import Lease
+from service.core.ports import Clock, Engine, Scans, StateStore
+from service.core.predictor import Limits
 from service.core.registry import Registry
+from service.core.sweep import Sweep
 from service.core.types import ModelSpec
 from service.engines import open_engine
 from service.http.app import create_app
@@ -21,9 +23,11 @@ from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
+from service.sessions import CountedPredictor, Sessions
 from service.settings import Settings, metrics_dir
 from service.stores import open_store
 from service.stores.errors import StoreNotOpened
+from service.sweeper import Sweeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,15 @@ class Service:
     store: StateStore
     loader: Loader
     metrics: Metrics
+    sweeper: Sweeper | None
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
-        """Stop polling, settle the counts and give the store's files back."""
+        """Stop polling and sweeping, settle the counts and give the store's files back."""
         self.loader.stop()
+        if self.sweeper is not None:
+            self.sweeper.stop()
         self.metrics.stop()
         self.store.close()
 
@@ -72,7 +79,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     served_now = ServedNow(registry, store, TENANT)
     app = create_app(
         Collaborators(
-            predictor=Predictor(registry, store, clock, limits),
+            predictor=CountedPredictor(metrics.sessions, registry, store, clock, limits),
             registry=registry,
             store=store,
             problems=loader.problems,
@@ -86,9 +93,23 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     loader.refresh()
     loader.start()
     metrics.start()
-    service = Service(app, registry, store, loader, metrics, partial(body_limit, http_limits), is_short)
+    sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
+    if sweeper is not None:
+        sweeper.start()
+    service = Service(app, registry, store, loader, metrics, sweeper, partial(body_limit, http_limits), is_short)
     app.extensions["recurve"] = service
     return service
+
+
+def _sweeper(
+    settings: Settings, registry: Registry, store: StateStore, clock: Clock, sessions: Sessions
+) -> Sweeper | None:
+    """This process's sweeper, None over a store that can't be walked through."""
+    if not isinstance(store, Scans):
+        return None
+    ttl_s, tombstone_s = settings.idle_ttl_s, settings.tombstone_s
+    sweep = Sweep(registry, store, store, clock, idle_ttl_s=ttl_s, tombstone_s=tombstone_s)
+    return Sweeper(sweep, Lease(store, "sweep", clock), sessions, settings.sweep_s)
 
 
 def why_no_store(settings: Settings) -> str | None:

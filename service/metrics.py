@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, StateStore
+from service.core.ports import CountsClients, Engine, Scans, StateStore
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
-from service.tally import TalliedCounter, TalliedHistogram, Tally
-from service.timing import VERBS, CountingStore, TimedCountingStore, TimedEngine, TimedStore, TimedVerb
+from service.sessions import Sessions
+from service.tally import Tally
+from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -30,6 +31,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STEP_BUCKETS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.1)
 _STORE_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.01, 0.05, 0.25, 1.0, 2.5)
+_RECORD_BUCKETS = (512, 1024, 2048, 4096, 6144, 8192, 12288, 16384, 32768, 65536, 131072)
 
 
 class Collects(Protocol):
@@ -47,7 +49,6 @@ class Metrics:
         self._shared_dir = shared_dir
         self._registry = CollectorRegistry()
         self._tally = Tally()
-        self._children: dict[tuple[str | int, ...], Any] = {}
         self._request_s = Histogram(
             "recurve_request_seconds",
             "Time to answer.",
@@ -57,15 +58,6 @@ class Metrics:
         )
         self._predicts = Counter(
             "recurve_predicts", "Predict requests answered.", ["model", "version", "status"], registry=self._registry
-        )
-        self._observations = Counter(
-            "recurve_observations", "Observations absorbed.", ["model", "version"], registry=self._registry
-        )
-        self._states = Counter(
-            "recurve_states",
-            "Answers by how the state behind them came to be; a retry's stored answer counts as replayed.",
-            ["model", "status", "reason"],
-            registry=self._registry,
         )
         self._step_s = Histogram(
             "recurve_engine_step_seconds",
@@ -87,22 +79,24 @@ class Metrics:
         self._conflicts = Counter(
             "recurve_store_conflicts", "Saves that another writer was ahead of.", registry=self._registry
         )
+        self._record_bytes = Histogram(
+            "recurve_record_bytes",
+            "Size of the clients' records as they are saved.",
+            ["model"],
+            buckets=_RECORD_BUCKETS,
+            registry=self._registry,
+        )
+        self.sessions = Sessions(self._registry, self._tally)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
-        self._timed(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
+        self._tally.timed(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
         if answer is None:
             if route == PREDICT_ROUTE:
-                self._counted(self._predicts, "", "", status).inc()
+                self._tally.counted(self._predicts, "", "", status).inc()
             return
-        name, version = answer.spec.name, answer.version
         if route == PREDICT_ROUTE:
-            self._counted(self._predicts, name, version, status).inc()
-        if answer.replayed:
-            self._counted(self._states, name, "replayed", "").inc()
-            return
-        self._counted(self._states, name, answer.state.status, answer.state.reason or "").inc()
-        self._counted(self._observations, name, version).inc(len(answer.y))
+            self._tally.counted(self._predicts, answer.spec.name, answer.version, status).inc()
 
     def start(self) -> None:
         """Settle the counts of this process every half second, until `stop`."""
@@ -112,36 +106,23 @@ class Metrics:
         """Settle what is left."""
         self._tally.stop()
 
-    def _counted(self, metric: Counter, *labels: str | int) -> TalliedCounter:
-        """`metric` under `labels`, tallied; remembered, as the library's look-up takes a lock and makes strings."""
-        key = (id(metric), *labels)
-        child: TalliedCounter | None = self._children.get(key)
-        if child is None:
-            child = self._children.setdefault(key, self._tally.counter(metric.labels(*labels)))
-        return child
-
-    def _timed(self, metric: Histogram, *labels: str | int) -> TalliedHistogram:
-        """`metric` under `labels`, tallied and remembered."""
-        key = (id(metric), *labels)
-        child: TalliedHistogram | None = self._children.get(key)
-        if child is None:
-            child = self._children.setdefault(key, self._tally.histogram(metric.labels(*labels)))
-        return child
-
     def time_engine(self, engine: Engine, spec: ModelSpec) -> Engine:
         """`engine`, its steps timed."""
-        return TimedEngine(engine, self._timed(self._step_s, spec.name, spec.version))
+        return TimedEngine(engine, self._tally.timed(self._step_s, spec.name, spec.version))
 
     def time_store(self, store: StateStore) -> StateStore:
-        """`store`, its verbs timed; it still counts clients if it did."""
+        """`store`, its verbs timed; it still counts clients and is scanned if it was."""
         verbs = {verb: self._verb(verb) for verb in VERBS}
         conflicts = self._tally.counter(self._conflicts)
-        if isinstance(store, CountsClients):
-            return TimedCountingStore(cast(CountingStore, store), verbs, conflicts)
-        return TimedStore(store, verbs, conflicts)
+        if isinstance(store, CountsClients) and isinstance(store, Scans):
+            return TimedWholeStore(cast(WholeStore, store), verbs, conflicts, self._observe_record)
+        return TimedStore(store, verbs, conflicts, self._observe_record)
+
+    def _observe_record(self, model: str, size: int) -> None:
+        self._tally.timed(self._record_bytes, model).observe(size)
 
     def _verb(self, verb: str) -> TimedVerb:
-        return TimedVerb(self._timed(self._store_s, verb), self._counted(self._store_errors, verb))
+        return TimedVerb(self._tally.timed(self._store_s, verb), self._tally.counted(self._store_errors, verb))
 
     def exposition(self, *more: Collects) -> tuple[bytes, str]:
         """All metrics in the text format with its content type, those of every worker where there are several."""

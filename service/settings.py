@@ -51,6 +51,12 @@ class Settings(BaseModel):
     idle_ttl_s: float | None = Field(
         None, gt=0, description="Seconds until an idle client's state expires; none: max(7 days, 30 intervals)."
     )
+    sweep_s: float = Field(
+        300.0, gt=0, le=86400, description="Seconds between sweeps, which delete the records of expired clients."
+    )
+    tombstone_s: float = Field(
+        30 * 86400.0, gt=0, description="Seconds for which a swept client's last step is remembered."
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")

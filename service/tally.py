@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 
@@ -69,6 +70,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._settle: list[Callable[[], None]] = []
+        self._children: dict[tuple[str | int, ...], Any] = {}
         self._settling = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,6 +86,22 @@ class Tally:
         histogram = TalliedHistogram(child)
         self._settle.append(histogram.settle)
         return histogram
+
+    def counted(self, metric: Counter, *labels: str | int) -> TalliedCounter:
+        """`metric` under `labels`, tallied; remembered, as the library's look-up takes a lock and makes strings."""
+        key = (id(metric), *labels)
+        child: TalliedCounter | None = self._children.get(key)
+        if child is None:
+            child = self._children.setdefault(key, self.counter(metric.labels(*labels)))
+        return child
+
+    def timed(self, metric: Histogram, *labels: str | int) -> TalliedHistogram:
+        """`metric` under `labels`, tallied and remembered."""
+        key = (id(metric), *labels)
+        child: TalliedHistogram | None = self._children.get(key)
+        if child is None:
+            child = self._children.setdefault(key, self.histogram(metric.labels(*labels)))
+        return child
 
     def settle(self) -> None:
         """Bring every metric up to date."""

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, Page, StateStore, Stored
+from service.core.ports import CountsClients, Engine, Page, Scan, Scans, StateStore, Stored
 from service.core.types import ClientKey, FloatArray
 from service.tally import TalliedCounter, TalliedHistogram
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERBS = ("load", "save", "delete", "list")
+VERBS = ("load", "save", "delete", "list", "scan")
 
 
-class CountingStore(StateStore, CountsClients, Protocol):
-    """A store that counts clients."""
+class WholeStore(StateStore, CountsClients, Scans, Protocol):
+    """A store with every power."""
 
 
 class TimedEngine:
@@ -45,11 +45,19 @@ class TimedEngine:
 
 
 class TimedStore:
-    """A StateStore whose verbs are timed, its failures and lost races counted."""
+    """A StateStore whose verbs are timed, its failures and lost races counted, the sizes of clients' records told."""
 
-    def __init__(self, store: StateStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        verbs: Mapping[str, TimedVerb],
+        conflicts: TalliedCounter,
+        observe_record: Callable[[str, int], None],
+    ) -> None:
         self._store = store
-        self._load, self._save, self._delete, self._list = (verbs[verb] for verb in VERBS)
+        self._observe_record = observe_record
+        self._verbs = verbs
+        self._load, self._save = verbs["load"], verbs["save"]  # what every request asks for
         self._conflicts = conflicts
 
     def load(self, key: ClientKey) -> Stored | None:
@@ -61,15 +69,17 @@ class TimedStore:
         saved = self._save.time(self._store.save, key, old, new, blob)
         if not saved:
             self._conflicts.inc()
+        elif not key.tenant.startswith("~"):  # those are ours, no clients' records
+            self._observe_record(key.model, len(blob))
         return saved
 
-    def delete(self, key: ClientKey) -> bool:
+    def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         """See StateStore.delete."""
-        return self._delete.time(self._store.delete, key)
+        return self._verbs["delete"].time(self._store.delete, key, old)
 
     def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         """See StateStore.list."""
-        return self._list.time(self._store.list, tenant, model, after, limit)
+        return self._verbs["list"].time(self._store.list, tenant, model, after, limit)
 
     def close(self) -> None:
         """See StateStore.close."""
@@ -94,13 +104,23 @@ class TimedVerb(NamedTuple):
             self.seconds.observe(time.perf_counter() - began)
 
 
-class TimedCountingStore(TimedStore):
-    """A TimedStore over a store that counts clients."""
+class TimedWholeStore(TimedStore):
+    """A TimedStore over a store with every power."""
 
-    def __init__(self, store: CountingStore, verbs: Mapping[str, TimedVerb], conflicts: TalliedCounter) -> None:
-        super().__init__(store, verbs, conflicts)
-        self._counting = store
+    def __init__(
+        self,
+        store: WholeStore,
+        verbs: Mapping[str, TimedVerb],
+        conflicts: TalliedCounter,
+        observe_record: Callable[[str, int], None],
+    ) -> None:
+        super().__init__(store, verbs, conflicts, observe_record)
+        self._whole = store
 
     def count(self, tenant: str, model: str) -> int:
         """See CountsClients.count."""
-        return self._counting.count(tenant, model)
+        return self._whole.count(tenant, model)
+
+    def scan(self, after: str | None, limit: int) -> Scan:
+        """See Scans.scan."""
+        return self._verbs["scan"].time(self._whole.scan, after, limit)

@@ -27,9 +27,14 @@ RULES: dict[str, set[str]] = {
         "flask", "werkzeug", "pydantic", "orjson", "numpy", "service.core", "service.http", "service.logs",
     },
     # Metrics wrap the core's ports.
-    "service/metrics.py": {"prometheus_client", "service.core", "service.tally", "service.timing"},
+    "service/metrics.py": {
+        "prometheus_client", "service.core", "service.sessions", "service.tally", "service.timing",
+    },
+    "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/tally.py": {"prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},
+    # A thread around the core's sweep.
+    "service/sweeper.py": {"service.core"},
     # The environment is read here, and nothing of ours is needed for it.
     "service/settings.py": {"pydantic"},
     "service/logs.py": {"pythonjsonlogger"},

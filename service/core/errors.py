@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -26,10 +27,17 @@ class ModelNotFound(RecurveError):
 
 
 class ClientNotFound(RecurveError):
+    """Nothing is kept for the client; `last_seen` (epoch seconds) if that is because it expired."""
+
     code = "client_not_found"
 
-    def __init__(self, model: str, client: str) -> None:
-        super().__init__(f"model {model!r} keeps no state for client {client!r}")
+    def __init__(self, model: str, client: str, last_seen: float | None = None) -> None:
+        detail = f"model {model!r} keeps no state for client {client!r}"
+        if last_seen is None:
+            super().__init__(detail)
+        else:
+            moment = datetime.fromtimestamp(last_seen, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            super().__init__(f"{detail}: it expired, its next observation restarts it", last_seen=moment)
 
 
 class InvalidInput(RecurveError):

@@ -12,6 +12,7 @@ from service.core import order, standing, transition
 from service.core.capacity import Capacity
 from service.core.checks import check_request
 from service.core.errors import ClientNotFound, Contended, InvalidInput, RecordCorrupt
+from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
 from service.core.patience import give_way, is_hurried
@@ -21,10 +22,9 @@ from service.core.records import Records
 from service.core.registry import Registry, Served, ServedModel
 from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
 from service.core.scoring import observed_targets
+from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
-
-WEEK_S = 7 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Predictor:
     ) -> None:
         self.registry = registry
         self._store = store
-        self._records = Records(store)
+        self._records = Records(store, clock)
         self._clock = clock
         self._limits = limits if limits is not None else Limits()
         self._locks = StripedLocks()
@@ -69,6 +69,10 @@ class Predictor:
 
         def attempt() -> Answer | None:
             stored, record = self._records.load(key, model.labelled().spec)
+            swept = False
+            if stored is None:
+                record = self._buried(key, model.labelled().spec)
+                swept = record is not None
             if not isinstance(record, Record):
                 if stored is None:
                     self._capacity.check(key.tenant, key.model)
@@ -78,9 +82,11 @@ class Predictor:
             served, fell_back = _version_for(current, record)
             if order.is_retry(record, request, digest):
                 return self._replay(key, current, served, record, request)
+            if swept:
+                self._capacity.check(key.tenant, key.model)
             turn = self._turn(current, served, request, digest)
-            expired = self._is_expired(served.spec, record)
-            if record.tracks[0].fingerprint != served.spec.fingerprint:
+            expired = swept or self._is_expired(served.spec, record)
+            if not expired and record.tracks[0].fingerprint != served.spec.fingerprint:
                 give_way(len(record.context))
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
@@ -115,20 +121,25 @@ class Predictor:
         return _answer(served.spec, key, record.step, y[None], ahead, None, info)
 
     def inspect(self, key: ClientKey) -> ClientView:
-        """What is known of the client. ClientNotFound if nothing is kept."""
+        """What is known of the client. ClientNotFound if nothing is kept, or only a tombstone."""
         stored, record, served, _ = self._stand(key, expired_too=True)
         made_by = self.registry.model(key.model).by_fingerprint(record.tracks[0].fingerprint)
         version = None if made_by is None else made_by.spec.version
-        return standing.view(key, served, version, record, len(stored.blob), self._idle_ttl_s(served.spec))
+        ttl_s = idle_ttl_s(self._limits.idle_ttl_s, served.spec)
+        return standing.view(key, served, version, record, len(stored.blob), ttl_s)
 
     def forget(self, key: ClientKey) -> bool:
-        """Delete the client; True if it was there. Its next observation is step 1."""
+        """Delete the client and all that is left of it; True if there was a record, or an expired one's tombstone.
+
+        Its next observation is step 1. The record goes last: broken off, the client is as it was.
+        """
         self.registry.model(key.model)
         with self._locks.of(key):
+            buried = self._records.clear(key)
             gone = self._records.delete(key)
         if gone:
             self._capacity.add(key.tenant, key.model, -1)
-        return gone
+        return gone or buried
 
     def clients(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         """Some of the model's clients; see StateStore.list."""
@@ -212,21 +223,24 @@ class Predictor:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
         model = self.registry.model(key.model)
         stored, record = self._records.load(key, model.labelled().spec)
-        if stored is None or not isinstance(record, Record):
+        if stored is None:
+            buried = self._records.tombstone(key)
+            raise ClientNotFound(key.model, key.client, None if buried is None else buried.touched)
+        if not isinstance(record, Record):
             raise ClientNotFound(key.model, key.client)
         model = self.registry.at_least(model, record.generation)
         served, fell_back = _version_for(model, record)
         if not expired_too and self._is_expired(served.spec, record):
-            raise ClientNotFound(key.model, key.client)
+            raise ClientNotFound(key.model, key.client, record.touched)
         return stored, record, served, transition.rebuild_reason(fell_back)
 
-    def _is_expired(self, spec: ModelSpec, record: Record) -> bool:
-        return self._clock() - record.touched > self._idle_ttl_s(spec)
+    def _buried(self, key: ClientKey, spec: ModelSpec) -> Record | None:
+        """What a swept client's tombstone remembers, as a record without a state."""
+        stone = self._records.tombstone(key)
+        return None if stone is None else as_record(stone, spec)
 
-    def _idle_ttl_s(self, spec: ModelSpec) -> float:
-        if self._limits.idle_ttl_s is not None:
-            return self._limits.idle_ttl_s
-        return max(WEEK_S, 30 * (spec.interval_s or 0.0))
+    def _is_expired(self, spec: ModelSpec, record: Record) -> bool:
+        return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, spec)
 
 
 def _version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:

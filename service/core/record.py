@@ -8,13 +8,14 @@ then the context, the ring of requests, the last answer's previous prediction an
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 
 from service.core.errors import RecordCorrupt
+from service.core.sealed import SEAL_SIZE, checksum
 from service.core.types import ClientKey, FloatArray, Status
 
 MAGIC = b"RCV\x01"  # the last byte is the format version
@@ -28,6 +29,7 @@ LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, cov
 # | label bytes, tracks, S, F, K, W, context rows, ring entries
 # | last answer: present, status, reason, filled, behind, version, rows, W, last_seen, has intervals, their level
 HEADER = struct.Struct("<4s8s QQQQdddd BBIHHHHH ?BBIQIIHd?d")
+_TOUCHED, _TOUCHED_AT = struct.Struct("<d"), struct.calcsize("<4s8sQQQQdd")
 ENTRY = struct.Struct("<8s8sQQ")  # a remembered request: key hash, digest, first and last step
 NO_KEY = bytes(8)
 PAIRED = struct.Struct(f"<{PAIRED_SUMS}d")
@@ -103,12 +105,6 @@ class Record:
     last: LastAnswer | None = None
 
 
-def _checksum(key: ClientKey, body: bytes) -> bytes:
-    digest = blake2b("\0".join(key).encode(), digest_size=8)
-    digest.update(body)
-    return digest.digest()
-
-
 def encode(key: ClientKey, record: Record) -> bytes:
     """The record as bytes that only `decode` with the same key reads."""
     served, last = record.tracks[0], record.last
@@ -155,8 +151,16 @@ def encode(key: ClientKey, record: Record) -> bytes:
         len(record.ring) // ENTRY.size,
         *answer,
     )
-    body = b"".join((header[12:], *parts))
-    return b"".join((MAGIC, _checksum(key, body), body))
+    body = b"".join((header[SEAL_SIZE:], *parts))
+    return b"".join((MAGIC, checksum(key, body), body))
+
+
+def touched_of(blob: bytes) -> float:
+    """When the record in `blob` was last written, unchecked: a quick look at thousands. NaN if it can't be a record."""
+    if len(blob) < HEADER.size or blob[:4] != MAGIC:
+        return math.nan
+    touched: float = _TOUCHED.unpack_from(blob, _TOUCHED_AT)[0]
+    return touched
 
 
 def decode(key: ClientKey, blob: bytes) -> Record:
@@ -165,7 +169,7 @@ def decode(key: ClientKey, blob: bytes) -> Record:
         raise RecordCorrupt("the record is shorter than its header")
     if blob[:4] != MAGIC:
         raise RecordCorrupt("the record has another format")
-    if blob[4:12] != _checksum(key, blob[12:]):
+    if blob[4:SEAL_SIZE] != checksum(key, blob[SEAL_SIZE:]):
         raise RecordCorrupt("the record's checksum does not hold")
     head = HEADER.unpack_from(blob)
     _, _, generation, step, behind, scored, last_time, created, touched, weight = head[:10]

@@ -77,19 +77,20 @@ def prime(turn: Turn) -> Outcome:
 
 
 def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outcome:
-    """The next observations of a known client."""
-    spec, engine, track = turn.served.spec, turn.served.engine, record.tracks[0]
+    """The next observations of a known client; of an `expired` one nothing but its place and its label is used."""
+    spec, engine = turn.served.spec, turn.served.engine
     first = record.step + 1
     plan = turn.plan(record.last_time, first, bridged=expired)
-    told: Told | None = _told(spec, record)
+    told: Told | None = None
     if expired:
-        progress, told = fresh(spec, engine, "restarted", "expired"), None
+        progress = fresh(spec, engine, "restarted", "expired")
         progress.last_seen = record.touched
-    elif track.fingerprint != spec.fingerprint:
+    elif (track := record.tracks[0]).fingerprint != spec.fingerprint:
         progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
-        told = told if progress.status == "rebuilt" else None
+        told = _told(spec, record) if progress.status == "rebuilt" else None
     else:
         progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
+        told = _told(spec, record)
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
     return _pack(turn, progress, record, first, live, scored)
 

@@ -1,4 +1,4 @@
-"""Listing cursors: where a listing stopped, as text that callers hand back unread."""
+"""Cursors: where a listing or a scan stopped, as text that callers hand back unread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 import json
 
 from service.core.errors import InvalidInput
+
+_DIGITS = 18  # of a number: every one so long fits into 64 bits
 
 
 def encode(store: str, place: int, client: str) -> str:
@@ -25,3 +27,16 @@ def decode(store: str, places: int, cursor: str) -> tuple[int, str]:
     if kind != store or type(place) is not int or not 0 <= place < places:
         raise InvalidInput("after", "not a cursor of this store; start again without it")
     return place, client
+
+
+def encode_number(store: str, place: int, number: int) -> str:
+    """The cursor after record `number` in part `place` of a scan of kind `store`."""
+    return encode(store, place, str(number))
+
+
+def decode_number(store: str, places: int, cursor: str) -> tuple[int, int]:
+    """The part and the number a cursor of `encode_number` names; InvalidInput("after") for others."""
+    place, text = decode(store, places, cursor)
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise InvalidInput("after", "not a cursor of this store; start again without it")
+    return place, int(text)

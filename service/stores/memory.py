@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import heapq
 import threading
+from typing import NamedTuple
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Page, Stored
+from service.core.ports import Entry, Page, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
 
-_KIND = "m"
+_KIND, _SCAN = "m", "m-scan"
+
+
+class _Kept(NamedTuple):
+    stored: Stored
+    number: int
 
 
 class MemoryStore:
-    """A StateStore and CountsClients of one process. A forked process goes on with a copy of its own."""
+    """A StateStore, CountsClients and Scans of one process. A forked process goes on with a copy of its own."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], dict[str, Stored]] | None = {}
+        self._models: dict[tuple[str, str], dict[str, _Kept]] | None = {}
+        self._numbers: dict[int, ClientKey] = {}  # every record has the number it was created with: a scan's order
+        self._next = 0
         self._guard = threading.Lock()
 
     def load(self, key: ClientKey) -> Stored | None:
         with self._guard:
-            return self._clients(key.tenant, key.model).get(key.client)
+            kept = self._clients(key.tenant, key.model).get(key.client)
+            return None if kept is None else kept.stored
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         with self._guard:
             models = self._open()
-            stored = models.get((key.tenant, key.model), {}).get(key.client)
-            nonce = None if stored is None else stored.nonce
-            if nonce not in (old, new):
+            kept = models.get((key.tenant, key.model), {}).get(key.client)
+            if (None if kept is None else kept.stored.nonce) not in (old, new):
                 return False
-            models.setdefault((key.tenant, key.model), {})[key.client] = Stored(bytes(new), bytes(blob))
+            number = self._numbered(key) if kept is None else kept.number
+            models.setdefault((key.tenant, key.model), {})[key.client] = _Kept(Stored(bytes(new), bytes(blob)), number)
             return True
 
-    def delete(self, key: ClientKey) -> bool:
+    def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         with self._guard:
             clients = self._clients(key.tenant, key.model)
-            there = clients.pop(key.client, None) is not None
-            if there and not clients:
+            kept = clients.get(key.client)
+            if kept is None or old not in (None, kept.stored.nonce):
+                return False
+            del clients[key.client], self._numbers[kept.number]
+            if not clients:
                 del self._open()[key.tenant, key.model]
-            return there
+            return True
 
     def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         last = None if after is None else cursors.decode(_KIND, 1, after)[1]
@@ -54,14 +66,29 @@ class MemoryStore:
         with self._guard:
             return len(self._clients(tenant, model))
 
+    def scan(self, after: str | None, limit: int) -> Scan:
+        """In the order of creation; a slice looks at `limit` numbers, and those of deleted records are empty."""
+        first = 0 if after is None else cursors.decode_number(_SCAN, 1, after)[1] + 1
+        with self._guard:
+            models, end = self._open(), min(first + limit, self._next)
+            keys = [self._numbers[number] for number in range(first, end) if number in self._numbers]
+            entries = [Entry(key, *models[key.tenant, key.model][key.client].stored) for key in keys]
+            return Scan(entries, cursors.encode_number(_SCAN, 0, end - 1) if end < self._next else None)
+
     def close(self) -> None:
         with self._guard:
             self._models = None
 
-    def _clients(self, tenant: str, model: str) -> dict[str, Stored]:
+    def _numbered(self, key: ClientKey) -> int:
+        """The next number, now that of `key`."""
+        number, self._next = self._next, self._next + 1
+        self._numbers[number] = key
+        return number
+
+    def _clients(self, tenant: str, model: str) -> dict[str, _Kept]:
         return self._open().get((tenant, model), {})
 
-    def _open(self) -> dict[tuple[str, str], dict[str, Stored]]:
+    def _open(self) -> dict[tuple[str, str], dict[str, _Kept]]:
         if self._models is None:
             raise StoreUnavailable("the store is closed")
         return self._models

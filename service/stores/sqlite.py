@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from service.core.ports import Page, Stored
+from service.core.ports import Entry, Page, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
 from service.stores.forks import watch
@@ -22,11 +22,11 @@ from service.stores.sqlite_shard import Shard
 Durability = Literal["process", "power"]
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
 
-_KIND = "s"
+_KIND, _SCAN = "s", "s-scan"
 
 
 class SqliteStore:
-    """A StateStore and CountsClients in the files of `folder`, which is made if it is not there.
+    """A StateStore, CountsClients and Scans in the files of `folder`, which is made if it is not there.
 
     StoreNotOpened for a folder that can't be made, written or understood. Connections are opened when a process
     first needs them, so an open store may be forked, also while other threads use it.
@@ -49,9 +49,11 @@ class SqliteStore:
         shard, path = _place(key)
         return self._shards[shard].save(path, old, new, blob)
 
-    def delete(self, key: ClientKey) -> bool:
+    def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
+        if not self._checkpointer.running:
+            self._checkpointer.start()
         shard, path = _place(key)
-        return self._shards[shard].delete(path)
+        return self._shards[shard].delete(path, old)
 
     def list(self, tenant: str, model: str, after: str | None, limit: int) -> Page:
         """Shard by shard, in the order of keys: each client is met where its key stands, whatever comes or goes."""
@@ -69,6 +71,15 @@ class SqliteStore:
     def count(self, tenant: str, model: str) -> int:
         start, end = _bounds(tenant, model)
         return sum(shard.count(start, end) for shard in self._shards)
+
+    def scan(self, after: str | None, limit: int) -> Scan:
+        """Shard by shard, in the order of rowids, which a record keeps while it is there. A slice is of one shard."""
+        shard, last = (0, 0) if after is None else cursors.decode_number(_SCAN, SHARDS, after)
+        rows = self._shards[shard].rows(last, limit)
+        entries = [Entry(ClientKey.of_path(path), nonce, blob) for _, path, nonce, blob in rows]
+        if len(rows) == limit:
+            return Scan(entries, cursors.encode_number(_SCAN, shard, rows[-1][0]))
+        return Scan(entries, cursors.encode_number(_SCAN, shard + 1, 0) if shard + 1 < SHARDS else None)
 
     def close(self) -> None:
         self._checkpointer.close()

@@ -22,6 +22,8 @@ _INSERT = (
     "ON CONFLICT (key) DO UPDATE SET blob=excluded.blob WHERE nonce=excluded.nonce"
 )
 _DELETE = "DELETE FROM records WHERE key=?"
+_DELETE_IF = "DELETE FROM records WHERE key=? AND nonce=?"
+_ROWS = "SELECT rowid, key, nonce, blob FROM records WHERE rowid>? ORDER BY rowid LIMIT ?"
 _KEYS = "SELECT key FROM records WHERE key>? AND key<? ORDER BY key LIMIT ?"
 _COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
 
@@ -64,10 +66,10 @@ class Shard:
                 return True
             raise _unavailable(error) from error
 
-    def delete(self, path: str) -> bool:
+    def delete(self, path: str, old: bytes | None = None) -> bool:
         """StateStore.delete."""
         try:
-            return self._write(_DELETE, (path,))
+            return self._write(_DELETE, (path,)) if old is None else self._write(_DELETE_IF, (path, old))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
@@ -75,6 +77,13 @@ class Shard:
         """Up to `limit` keys between two texts, rising; read from the index alone."""
         try:
             return [key for (key,) in self._read(_KEYS, (after, end, limit))]
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def rows(self, after: int, limit: int) -> list[tuple[int, str, bytes, bytes]]:
+        """Up to `limit` records (rowid, key, nonce, blob) beyond a rowid, rising."""
+        try:
+            return self._read(_ROWS, (after, limit))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
-from service.core.errors import StoreUnavailable
+from service.core.errors import AtCapacity, OrderConflict, RecurveError, StoreUnavailable
 from service.core.ports import CountsClients, Page, Stored
+from service.core.predictor import Limits
+from service.core.sweep import Swept
 from service.core.types import ClientKey
 from service.metrics import Metrics, ServedNow
+from service.sessions import CountedPredictor
 from service.stores import open_store
-from tests.desk import Desk
+from tests.desk import HOUR, Desk
 from tests.fakes import LeakyIntegrator, make_spec, registry_of
 
 KEY = ClientKey("default", "toy", "a-private-name")
@@ -17,6 +20,14 @@ KEY = ClientKey("default", "toy", "a-private-name")
 @pytest.fixture
 def metrics():
     return Metrics()
+
+
+def counted_desk(metrics, **spec):
+    """A desk whose predictor counts, with room for one client."""
+    desk = Desk(make_spec(**spec))
+    store = metrics.time_store(desk.store)
+    desk.predictor = CountedPredictor(metrics.sessions, desk.registry, store, desk.clock, Limits(max_clients=1))
+    return desk
 
 
 def value(metrics, line_start, *more):
@@ -38,7 +49,7 @@ class BareStore:
     def save(self, key, old, new, blob):
         return False
 
-    def delete(self, key):
+    def delete(self, key, old=None):
         return True
 
     def list(self, tenant, model, after, limit):
@@ -65,9 +76,11 @@ def test_a_timed_store_answers_as_the_store_and_times_every_verb(metrics):
     assert store.save(KEY, None, b"1" * 8, b"blob") is True
     assert store.load(KEY) == Stored(b"1" * 8, b"blob")
     assert store.list("default", "toy", None, 10).clients == [KEY.client]
+    assert store.scan(None, 10).entries == [(KEY, b"1" * 8, b"blob")]
+    assert store.delete(KEY, b"2" * 8) is False
     assert store.delete(KEY) is True
     store.close()
-    for verb, count in {"load": 2, "save": 1, "list": 1, "delete": 1}.items():
+    for verb, count in {"load": 2, "save": 1, "list": 1, "scan": 1, "delete": 2}.items():
         assert value(metrics, f'recurve_store_seconds_count{{verb="{verb}"}}') == count
 
 
@@ -88,7 +101,7 @@ def test_a_timed_store_counts_clients_only_if_the_store_does(metrics):
 
 
 def test_requests_and_answers_are_counted(metrics):
-    desk = Desk(make_spec())
+    desk = counted_desk(metrics)
     route = "/v1/models/<model>/clients/<client>/predict"
     first = desk.send(1.0, step=1)
     replay = desk.send(1.0, step=1)
@@ -104,6 +117,86 @@ def test_requests_and_answers_are_counted(metrics):
     for method, name, status, count in (("POST", route, 200, 2), ("POST", route, 404, 1), ("GET", "unknown", 404, 1)):
         labels = f'method="{method}",route="{name}",status="{status}"'
         assert value(metrics, f"recurve_request_seconds_count{{{labels}}}") == count
+
+
+def test_what_becomes_of_states_is_counted_by_how_and_why(metrics):
+    desk = counted_desk(metrics, interval_s=HOUR)
+    now = desk.clock.now
+    desk.send(1.0, times=(now,))
+    desk.clock.now += 3 * HOUR
+    desk.send(2.0, times=(now + 3 * HOUR,))  # two missing, filled in
+    desk.send(2.0, times=(now + 3 * HOUR,))  # again
+    desk.clock.now += 100 * HOUR
+    desk.send(3.0, times=(now + 103 * HOUR,))
+    desk.clock.now += 8 * 24 * HOUR
+    desk.send(4.0)
+    desk.prime(1.0, 2.0, 3.0)
+    for status, reason in (
+        ("started", ""),
+        ("carried", ""),
+        ("replayed", ""),
+        ("restarted", "gap"),
+        ("restarted", "expired"),
+    ):
+        sample = f'recurve_states_total{{model="toy",reason="{reason}",status="{status}"}}'
+        assert value(metrics, sample) == (2 if status == "started" else 1), sample
+    assert value(metrics, 'recurve_filled_steps_total{model="toy"}') == 2
+    assert value(metrics, 'recurve_observations_total{model="toy",version="1"}') == 7
+
+
+def test_conflicts_are_counted_by_kind_and_clients_turned_away_by_model(metrics):
+    desk = counted_desk(metrics)
+    desk.send(1.0, step=1, idempotency_key="k")
+    desk.send(2.0, step=2)
+    for again, kind in (
+        ({"step": 7}, "step_conflict"),
+        ({"step": 1}, "already_absorbed"),
+        ({"idempotency_key": "k", "step": 4}, "key_conflict"),
+    ):
+        with pytest.raises(OrderConflict):
+            desk.send(1.0, **again)
+        assert value(metrics, f'recurve_conflicts_total{{kind="{kind}",model="toy"}}') == 1
+    desk.key = desk.key._replace(client="one too many")
+    with pytest.raises(AtCapacity):
+        desk.send(1.0)
+    with pytest.raises(AtCapacity):
+        desk.prime(1.0)
+    assert value(metrics, 'recurve_turned_away_total{model="toy"}') == 2
+    with pytest.raises(RecurveError):
+        desk.send(float("nan"))  # wrong by itself: nothing of the client's
+    assert "one too many" not in metrics.exposition()[0].decode()
+
+
+def test_sizes_are_those_of_clients_records_alone(metrics):
+    desk = counted_desk(metrics)
+    desk.send(1.0)
+    desk.send(2.0)
+    size = len(desk.stored())
+    store = metrics.time_store(desk.store)
+    store.save(KEY._replace(tenant="~expired~default"), None, b"1" * 8, b"stone")
+    assert value(metrics, 'recurve_record_bytes_count{model="toy"}') == 2
+    assert 1.5 * size < value(metrics, 'recurve_record_bytes_sum{model="toy"}') <= 2 * size
+
+
+def test_sweeps_are_counted_and_what_they_saw_is_told(metrics):
+    swept = Swept(tombstones_dropped=3, quarantined_dropped=1)
+    swept.buried["toy"], swept.active["toy"], swept.active["other"] = 2, 5, 0
+    metrics.sessions.observe_sweeping(True)
+    assert value(metrics, "recurve_sweep_lease") == 1
+    metrics.sessions.observe_sweeping(False)
+    assert value(metrics, "recurve_sweep_lease") == 0
+    metrics.sessions.observe_swept(swept, done=True)
+    metrics.sessions.observe_swept(Swept(), done=False)
+    for sample, expected in (
+        ('recurve_swept_clients_total{model="toy"}', 2),
+        ('recurve_active_clients{model="toy"}', 5),
+        ('recurve_active_clients{model="other"}', 0),
+        ('recurve_dropped_total{kind="tombstone"}', 3),
+        ('recurve_dropped_total{kind="quarantined"}', 1),
+        ('recurve_sweeps_total{outcome="done"}', 1),
+        ('recurve_sweeps_total{outcome="broken_off"}', 1),
+    ):
+        assert value(metrics, sample) == expected, sample
 
 
 def test_methods_that_strangers_make_up_are_one_label(metrics):

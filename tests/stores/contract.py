@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from service.core.errors import InvalidInput, StoreUnavailable
-from service.core.ports import CountsClients, Stored
+from service.core.ports import CountsClients, Entry, Scans, Stored
 from service.core.types import ClientKey
 from tests.stores.workers import bump, number
 
@@ -78,6 +78,20 @@ def pages(store, tenant, model, limit):
         after = page.cursor
         if after is None:
             return
+
+
+def slices(store, limit):
+    after = None
+    while True:
+        scan = store.scan(after, limit)
+        yield scan.entries
+        after = scan.cursor
+        if after is None:
+            return
+
+
+def scanned(store, limit=100):
+    return [entry for entries in slices(store, limit) for entry in entries]
 
 
 def listed(store, tenant, model, limit=3):
@@ -169,6 +183,18 @@ class StateStoreContract:
         assert store.delete(KEY) is True
         assert store.load(KEY) is None
         assert store.delete(KEY) is False
+
+    def test_a_record_is_deleted_only_as_it_was_read_if_that_is_asked(self, store):
+        first = put(store, KEY, b"first")
+        assert store.delete(KEY, fresh()) is False
+        second = fresh()
+        assert store.save(KEY, first, second, b"second") is True
+        assert store.delete(KEY, first) is False
+        assert store.load(KEY) == Stored(second, b"second")
+        assert store.delete(KEY, second) is True
+        assert store.load(KEY) is None
+        assert store.delete(KEY, second) is False
+        assert store.delete(ClientKey("tenant", "sensor", "another"), second) is False
 
     def test_a_record_deleted_and_recreated_never_matches_an_old_nonce(self, store):
         old = put(store, KEY, b"before")
@@ -275,6 +301,101 @@ class StateStoreContract:
             assert all(future.result() > 0 for future in churning)
         assert all(staying <= listing for listing in listings)
 
+    def test_an_empty_store_is_scanned_to_its_end(self, store):
+        assert isinstance(store, Scans)
+        assert scanned(store) == []
+
+    @pytest.mark.parametrize("limit", [1, 7, 49, 1000])
+    def test_a_scan_in_slices_of_any_size_meets_every_record_whole(self, store, limit):
+        keys = [ClientKey(t, m, f"client-{n}") for t in ("t", "~t") for m in ("m", "m2") for n in range(20)]
+        keys += [ClientKey("a/b", "c%2F", name) for name in ODD_NAMES]
+        keys += [ClientKey(name, "sensor", "client") for name in ODD_NAMES]
+        saved = {key: put(store, key, repr(key).encode()) for key in keys}
+        for key in keys[::3]:
+            moved = fresh()
+            assert store.save(key, saved[key], moved, b"moved " + repr(key).encode()) is True
+            saved[key] = moved
+        for key in keys[1::3]:
+            assert store.delete(key, saved.pop(key)) is True
+        found = scanned(store, limit)
+        assert len(found) == len(saved)
+        assert set(found) == {Entry(key, nonce, store.load(key).blob) for key, nonce in saved.items()}
+        for entry in found[:1]:
+            assert type(entry) is Entry
+            assert type(entry.key) is ClientKey
+            assert (type(entry.nonce), type(entry.blob)) == (bytes, bytes)
+
+    def test_a_record_present_throughout_is_scanned_whatever_else_comes_and_goes(self, store):
+        staying = {ClientKey("t", "m", f"stays-{n}") for n in range(60)}
+        going = {ClientKey("t", "m", f"goes-{n}") for n in range(60)}
+        for key in sorted(staying | going):
+            put(store, key)
+        found = set()
+        for turn, entries in enumerate(slices(store, 3)):
+            for key, nonce, _ in entries:
+                found.add(key)
+                if key in going:  # the record that the cursor stands on goes too
+                    assert store.delete(key, nonce) is True
+            for key in sorted(going - found)[:1]:
+                store.delete(key)
+                put(store, key)  # gone and come back: another record, wherever the scan stands
+            if turn < 20:
+                put(store, ClientKey("t", "m", f"comes-{turn}"))
+            for key in sorted(staying)[turn : turn + 3]:
+                assert store.save(key, store.load(key).nonce, fresh(), b"moved" * turn) is True
+        assert staying <= found
+
+    @pytest.mark.parametrize(
+        "cursor",
+        ["", "x", "roof-7", "%00", "é", "🌡", "A" * 1001, "W10", "bnVsbA", "WyJ6IiwwLCJhIl0", "WyJzIiwtMSwiYSJd"],
+    )
+    def test_a_scan_refuses_a_cursor_that_was_never_given(self, store, cursor):
+        with pytest.raises(InvalidInput) as caught:
+            store.scan(cursor, 10)
+        assert caught.value.extra == {"field": "after"}
+
+    def test_the_cursors_of_listings_and_scans_are_not_each_others(self, store):
+        for n in range(40):
+            put(store, ClientKey("tenant", "sensor", f"client-{n}"))
+        listing, scan = store.list("tenant", "sensor", None, 1).cursor, store.scan(None, 1).cursor
+        with pytest.raises(InvalidInput):
+            store.scan(listing, 1)
+        with pytest.raises(InvalidInput):
+            store.list("tenant", "sensor", scan, 1)
+
+    def test_a_scan_while_threads_write_still_meets_everything_as_it_was_at_some_moment(self, store):
+        staying = {ClientKey("tenant", "sensor", f"stays-{n}") for n in range(60)}
+        for key in staying:
+            put(store, key, b"0" * 9)
+        stop = threading.Event()
+
+        def churn(thread):
+            turn = 0
+            while not stop.is_set():
+                coming = ClientKey("tenant", "sensor", f"comes-{thread}-{turn % 7}")
+                put(store, coming, coming.client.encode())
+                key = ClientKey("tenant", "sensor", f"stays-{turn % 60}")
+                nonce = fresh()
+                store.save(key, store.load(key).nonce, nonce, b"%d" % thread + nonce)
+                store.delete(coming)
+                turn += 1
+            return turn
+
+        with ThreadPoolExecutor(2) as pool:
+            churning = [pool.submit(churn, thread) for thread in range(2)]
+            try:
+                scans = [scanned(store, 4) for _ in range(10)]
+            finally:
+                stop.set()
+            assert all(future.result() > 0 for future in churning)
+        for scan in scans:
+            assert staying <= {entry.key for entry in scan}
+            for key, nonce, blob in scan:
+                if key not in staying:
+                    assert blob == key.client.encode()
+                else:
+                    assert blob == b"0" * 9 or blob[1:] == nonce
+
     def test_clients_are_counted_by_model_and_tenant(self, store):
         assert isinstance(store, CountsClients)
         assert store.count("tenant", "sensor") == 0
@@ -308,6 +429,22 @@ class StateStoreContract:
             list(pool.map(lambda _: [bump(store, KEY) for _ in range(50)], range(8)))
         assert number(store.load(KEY)) == 400
 
+    def test_of_a_writer_and_a_deleter_of_what_both_read_one_wins(self, store):
+        for turn in range(30):
+            key = ClientKey("tenant", "sensor", f"client-{turn}")
+            old, start = put(store, key, b"old"), threading.Barrier(8)
+
+            def race(n, key=key, old=old, start=start):
+                start.wait(10)
+                return store.delete(key, old) if n % 2 else store.save(key, old, fresh(), b"%d" % n)
+
+            with ThreadPoolExecutor(8) as pool:
+                won = list(pool.map(race, range(8)))
+            assert won.count(True) == 1
+            stored = store.load(key)
+            winner = won.index(True)
+            assert stored is None if winner % 2 else stored.blob == b"%d" % winner
+
     def test_a_reader_never_sees_half_of_a_write(self, store):
         stop = threading.Event()
         put(store, KEY, b"0" * 20_000)
@@ -338,6 +475,8 @@ class StateStoreContract:
             lambda: store.save(KEY, nonce, fresh(), b""),
             lambda: store.save(KEY, None, fresh(), b""),
             lambda: store.delete(KEY),
+            lambda: store.delete(KEY, nonce),
+            lambda: store.scan(None, 1),
             lambda: store.list("tenant", "sensor", None, 1),
             lambda: store.count("tenant", "sensor"),
         ):
@@ -408,6 +547,19 @@ class Verbs(RuleBasedStateMachine):
         there = self.model.pop((model, client), None) is not None
         assert self.store.delete(self.key(model, client)) == there
 
+    @rule(model=models, client=clients, old=nonces)
+    def delete_what_some_nonce_named(self, model, client, old):
+        stored = self.model.get((model, client))
+        there = stored is not None and stored.nonce == old
+        assert self.store.delete(self.key(model, client), old) == there
+        if there:
+            del self.model[model, client]
+
+    @rule(limit=st.sampled_from([3, 50, 1000]))
+    def scan(self, limit):
+        found = [entry for entry in scanned(self.store, limit) if entry.key.tenant == self.tenant]
+        assert sorted(found) == sorted(Entry(self.key(*name), *stored) for name, stored in self.model.items())
+
     @rule(model=models, limit=st.integers(1, 7))
     def list(self, model, limit):
         found = listed(self.store, self.tenant, model, limit)
@@ -442,6 +594,16 @@ class SharedStoreContract(StateStoreContract):
             assert worker.communicate(timeout=120)[0].split() == ["200"]
             assert worker.returncode == 0
         assert number(store.load(KEY)) == 1600
+
+    def test_of_many_processes_that_delete_what_they_read_one_wins_each_time(self, store, url):
+        for n in range(100):
+            put(store, ClientKey("tenant", "sensor", f"client-{n}"))
+        workers = [self.worker(url, "bury", 100) for _ in range(4)]
+        buried = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+        assert sum(buried) + len(listed(store, "tenant", "sensor")) == 100
+        kept = [store.load(ClientKey("tenant", "sensor", f"client-{n}")) for n in range(100)]
+        assert sum(stored is None for stored in kept) == sum(buried)
+        assert all(stored is None or stored.blob == b"back" for stored in kept)
 
     def test_a_write_is_seen_by_every_other_opening_at_once(self, store, url):
         worker = self.worker(url, "echo")

@@ -35,6 +35,21 @@ def count(store, times):
     print(times)
 
 
+def bury(store, clients):
+    """Each client is either saved anew or deleted, as it was read; how many this process deleted."""
+    buried = 0
+    for n in range(clients):
+        key = ClientKey("tenant", "sensor", f"client-{n}")
+        stored = store.load(key)
+        if stored is None or stored.blob == b"back":
+            continue
+        if secrets.randbits(1):
+            store.save(key, stored.nonce, secrets.token_bytes(8), b"back")
+        else:
+            buried += store.delete(key, stored.nonce)
+    print(buried)
+
+
 def echo(store):
     """Counts up, and waits each time until the other side has answered in a record of its own."""
     while True:
@@ -132,7 +147,7 @@ def unprivileged(url):
         print(error)
 
 
-OPENED = {"count": count, "echo": echo, "write": write, "fork": fork, "fill": fill}
+OPENED = {"count": count, "bury": bury, "echo": echo, "write": write, "fork": fork, "fill": fill}
 UNOPENED = {"open_without_room": open_without_room, "unprivileged": unprivileged}
 
 if __name__ == "__main__":

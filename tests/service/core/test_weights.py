@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from service.core import quarantine
 from service.core.errors import ClientNotFound, Unsupported
 from service.core.predictor import Predictor
 from service.core.record import decode, encode
-from service.core.records import QUARANTINE
 from service.core.registry import Served, ServedModel
 from tests.desk import HOUR, Desk, request
 from tests.fakes import LeakyIntegrator, make_spec, registry_of, serve
@@ -98,9 +98,10 @@ def test_an_unreadable_record_is_set_aside_and_the_client_restarts(desk, step, c
     torn = found.blob[:-1]
     desk.store.save(desk.key, found.nonce, b"torn....", torn)
     answer = desk.send(4, step=step)
+    aside = quarantine.place(desk.key)
     assert (answer.state.status, answer.state.reason, answer.state.context) == ("restarted", "corrupt", 1)
     assert answer.step == (1 if step is None else step)
-    assert desk.store.load(desk.key._replace(tenant=QUARANTINE)).blob == torn
+    assert quarantine.unwrap(aside, desk.store.load(aside).blob) == (desk.clock.now, torn)
     assert "set aside" in caplog.text
     assert desk.send(5).state.status == "carried"
 
@@ -212,4 +213,4 @@ def test_an_unreadable_record_is_set_aside_once_and_forgotten_with_its_client(de
             desk.predictor.inspect(desk.key)
     assert caplog.text.count("set aside") == 1
     desk.predictor.forget(desk.key)
-    assert desk.store.load(desk.key._replace(tenant=QUARANTINE)) is None
+    assert desk.store.load(quarantine.place(desk.key)) is None

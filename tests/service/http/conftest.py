@@ -36,7 +36,7 @@ class FailingStore:
         self._check()
         return self.inner.save(key, old, new, blob)
 
-    def delete(self, key):
+    def delete(self, key, old=None):
         self._check()
         return self.inner.delete(key)
 
