@@ -22,6 +22,21 @@ class Page(NamedTuple):
     cursor: str | None
 
 
+class Entry(NamedTuple):
+    """A record met by a scan, as it was when it was met."""
+
+    key: ClientKey
+    nonce: bytes
+    blob: bytes
+
+
+class Scan(NamedTuple):
+    """Some records of a scan. `cursor` continues it, None at the end."""
+
+    entries: list[Entry]
+    cursor: str | None
+
+
 class StateStore(Protocol):
     """Keeps one opaque blob per client: atomic verbs, any thread, any process the driver allows.
 
@@ -64,6 +79,20 @@ class CountsClients(Protocol):
 
     def count(self, tenant: str, model: str) -> int:
         """Clients kept for (tenant, model) now."""
+        ...
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """A store whose records can be walked through, those of all tenants and models: for what keeps house."""
+
+    def scan(self, after: str | None, limit: int) -> Scan:
+        """Up to about `limit` records from the opaque cursor `after` on (None: from the start), in no order.
+
+        A record present throughout a scan appears at least once; fewer entries or none, with a cursor, are not its
+        end. InvalidInput("after") for a cursor this store did not give. A store serves requests in between: the
+        caller keeps `limit` small.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ class ClientKey(NamedTuple):
     def path(self) -> str:
         """The key in storage: three percent-encoded parts joined by '/'; unlike names never meet."""
         return f"{quote(self.tenant, safe='')}/{quote(self.model, safe='')}/{quote(self.client, safe='')}"
+
+    @classmethod
+    def of_path(cls, path: str) -> ClientKey:
+        """The key whose `path` this is."""
+        return cls(*map(unquote, path.split("/")))
 
 
 @dataclass(frozen=True, slots=True)
