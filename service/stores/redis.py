@@ -14,12 +14,12 @@ from service.core.types import ClientKey
 from service.stores import cursors, redis_index
 from service.stores.forks import watch
 from service.stores.redis_calls import Calls
-from service.stores.redis_keys import BUCKETS, CREATE, DELETE, NONCE, SAVE, Place, index_key, place_of
+from service.stores.redis_keys import BUCKETS, CREATE, DELETE, NONCE, NONCES, SAVE, Place, index_key, place_of
 from service.stores.redis_server import Command
 from service.stores.redis_url import Whereabouts
 
 _KIND, _SCAN = "r", "r-scan"
-_DELETED, _ABSENT = 1, 0  # what DELETE answers
+_DONE, _ABSENT = 1, 0  # what scripts answer
 _DELETE_TRIES = 100
 
 
@@ -38,28 +38,30 @@ class RedisStore:
     def load(self, key: ClientKey) -> Stored | None:
         place = place_of(key)
         value: bytes | None = self._calls.call(place.bucket, "GET", place.record_key).value
-        return None if value is None else Stored(value[:NONCE], value[NONCE:])
+        return None if value is None else Stored(value[:NONCE], value[NONCES:])
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
-        """See StateStore.save. A reply that gets lost is asked for by sending the same script again."""
-        place, value = place_of(key), new + blob
+        """See StateStore.save. A save whose reply is lost is sent again; one that then finds another's nonce looks for
+        its own among those before it."""
+        place = place_of(key)
         command: Command
         if old is None:
-            command = ("EVAL", CREATE, 2, place.record_key, place.index_key, value, place.path)
+            command = ("EVAL", CREATE, 2, place.record_key, place.index_key, new, blob, place.path)
         else:
-            command = ("EVAL", SAVE, 1, place.record_key, old, value)
-        return bool(self._calls.call(place.bucket, *command).value)
+            command = ("EVAL", SAVE, 1, place.record_key, old, new, blob)
+        reply = self._calls.call(place.bucket, *command)
+        return reply.value == _DONE or (reply.repeated and self._was_stored(place, old, new))
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         """See StateStore.delete. It always names a nonce, so that one that arrives late deletes no later record."""
         place = place_of(key)
         for _ in range(_DELETE_TRIES):
-            nonce = self._nonce(place) if old is None else old
-            if nonce is None:
+            nonce = self._nonces(place)[:NONCE] if old is None else old
+            if not nonce:
                 return False
             command = ("EVAL", DELETE, 2, place.record_key, place.index_key, nonce, place.path)
             reply = self._calls.call(place.bucket, *command)
-            if reply.value == _DELETED or (reply.value == _ABSENT and reply.repeated):
+            if reply.value == _DONE or (reply.value == _ABSENT and reply.repeated):
                 return True
             if reply.value == _ABSENT or old is not None:
                 return False
@@ -97,9 +99,24 @@ class RedisStore:
         if child and not self._calls.closed:
             self._calls = Calls(self._where)
 
-    def _nonce(self, place: Place) -> bytes | None:
-        nonce: bytes = self._calls.call(place.bucket, "GETRANGE", place.record_key, 0, NONCE - 1).value
-        return nonce or None
+    def _was_stored(self, place: Place, old: bytes | None, new: bytes) -> bool:
+        """Whether a save on `old` was stored that others have been ahead of, or have written after.
+
+        Only one save on a nonce is ever stored, so where `old` is followed by another's, it was not. StoreUnavailable
+        if so many have been stored since that neither is to be seen.
+        """
+        kept = self._nonces(place)
+        nonces = [kept[at : at + NONCE] for at in range(0, len(kept), NONCE)]
+        if new in nonces:
+            return True
+        if old is None or old in nonces or not kept:
+            return False
+        raise StoreUnavailable("a save's reply was lost, and others have written since: it may have been stored")
+
+    def _nonces(self, place: Place) -> bytes:
+        """The last nonces of a record, one after another, the newest first; nothing where there is no record."""
+        nonces: bytes = self._calls.call(place.bucket, "GETRANGE", place.record_key, 0, NONCES - 1).value
+        return nonces
 
 
 def _bounds(tenant: str, model: str) -> tuple[str, str]:

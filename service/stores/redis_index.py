@@ -9,7 +9,7 @@ from operator import itemgetter
 from service.core.ports import Entry
 from service.core.types import ClientKey
 from service.stores.redis_calls import Calls
-from service.stores.redis_keys import BUCKETS, NONCE, index_key, record_key
+from service.stores.redis_keys import BUCKETS, NONCE, NONCES, index_key, record_key
 from service.stores.redis_server import Command
 
 _MORE = 4  # times as many buckets are asked at once, each time that they had too few paths
@@ -36,7 +36,7 @@ def entries(calls: Calls, page: Sequence[tuple[int, str]]) -> list[Entry]:
     commands = [(b, ("MGET", *(record_key(b, path) for path in group))) for b, group in groups]
     values = [value for found in calls.call_each(commands) for value in found]
     return [
-        Entry(ClientKey.of_path(path), value[:NONCE], value[NONCE:])
+        Entry(ClientKey.of_path(path), value[:NONCE], value[NONCES:])
         for (_, path), value in zip(page, values, strict=True)
         if value is not None
     ]

@@ -1,9 +1,12 @@
 """Where a client's record lies in Redis, and the scripts that change it.
 
 Clients are spread over 256 buckets by a hash of their path. A bucket has one hash tag, so everything in it lies in one
-slot of a Cluster, on one server: its records (a string each: nonce, then blob) and its index, a sorted set of the
-paths of its records. A script changes both at once, so the index is never wrong, and what it answers (a listing, a
-count, a scan) does not depend on which server holds the bucket now, as SCAN's cursors do.
+slot of a Cluster, on one server: its records and its index, a sorted set of the paths of its records. A script changes
+both at once, so the index is never wrong, and what it answers (a listing, a count, a scan) does not depend on which
+server holds the bucket now, as SCAN's cursors do.
+
+A record is a string: its last eight nonces, the newest first, then the blob. The nonces before the newest are for a
+save whose reply was lost while others wrote on: whether it was stored is known only from them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from service.core.types import ClientKey
 
 BUCKETS = 256
 SLOTS = 16384  # of every Cluster
-NONCE = 8  # bytes, at the start of each record's value
+NONCE = 8  # bytes
+NONCES = 8 * NONCE  # bytes at the start of each record: NONCES and the scripts' 55 and 56 belong together
 
 _PREFIX = "recurve:1"  # the number is this layout's version
 
@@ -25,21 +29,22 @@ _PREFIX = "recurve:1"  # the number is this layout's version
 # reply is answered even by a server that takes no writes. They run on Redis 6 and later, and on Valkey.
 
 SAVE = """
-local found = redis.call('GETRANGE', KEYS[1], 0, 7)
-if found == string.sub(ARGV[2], 1, 8) then return 1 end
+local kept = redis.call('GETRANGE', KEYS[1], 0, 55)
+local found = string.sub(kept, 1, 8)
+if found == ARGV[2] then return 1 end
 if found ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[2] .. kept .. ARGV[3])
 return 1
-"""  # record | old nonce, value
+"""  # record | old nonce, new nonce, blob
 
 CREATE = """
 local found = redis.call('GETRANGE', KEYS[1], 0, 7)
-if found == string.sub(ARGV[1], 1, 8) then return 1 end
+if found == ARGV[1] then return 1 end
 if found ~= '' then return 0 end
-redis.call('ZADD', KEYS[2], 0, ARGV[2])
-redis.call('SET', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[2], 0, ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1] .. string.rep('\\0', 56) .. ARGV[2])
 return 1
-"""  # record, index | value, path
+"""  # record, index | nonce, blob, path
 
 DELETE = """
 local found = redis.call('GETRANGE', KEYS[1], 0, 7)

@@ -120,7 +120,7 @@ def redis_cluster(folder: Path, masters: int = 3, replicas: int = 0):
 
 
 def is_whole(server: RedisServer) -> bool:
-    """Whether a server of a Cluster thinks that every slot is served, and is linked to its master if it is a replica."""
+    """Whether a server of a Cluster finds every slot served, and is linked to its master if it is a replica."""
     info = cluster_info(server)
     link = server.ask("INFO", "replication").get("master_link_status", "up")
     return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS) and link == "up"
