@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.stores import open_store, redis_route, sqlite
+from service.stores import redis_route, sqlite
 from service.stores.redis_server import Server
 from service.stores.sqlite_shard import Shard
 from tests.stores.contract import LostReplyContract
@@ -34,12 +34,10 @@ class ErringShard(Shard):
 
 class TestSqlite(LostReplyContract):
     @pytest.fixture
-    def store(self, tmp_path, monkeypatch):
+    def store(self, opened, tmp_path, monkeypatch):
         monkeypatch.setattr(sqlite, "Shard", ErringShard)
         monkeypatch.setattr(ErringConnection, "to_lose", threading.Semaphore(0))
-        store = open_store(f"sqlite:///{tmp_path}/state")
-        yield store
-        store.close()
+        return opened(f"sqlite:///{tmp_path}/state")
 
     @pytest.fixture
     def lose(self, store):
@@ -48,15 +46,8 @@ class TestSqlite(LostReplyContract):
 
 class TestRedis(LostReplyContract):
     @pytest.fixture
-    def proxy(self, server):
-        with proxy_to(server.address) as proxy:
-            yield proxy
-
-    @pytest.fixture
-    def store(self, proxy):
-        store = open_store(f"redis://127.0.0.1:{proxy.port}")
-        yield store
-        store.close()
+    def store(self, opened, proxy):
+        yield opened(f"redis://127.0.0.1:{proxy.port}")
         assert proxy.lost > 0
 
     @pytest.fixture
@@ -71,7 +62,7 @@ class TestRedisCluster(LostReplyContract):
             yield {server.address: stack.enter_context(proxy_to(server.address)) for server in cluster}
 
     @pytest.fixture
-    def store(self, cluster, proxies, monkeypatch):
+    def store(self, opened, cluster, proxies, monkeypatch):
         class ProxiedServer(Server):
             """Goes through the proxy of its address, whoever names it."""
 
@@ -80,9 +71,7 @@ class TestRedisCluster(LostReplyContract):
                 self.address = address
 
         monkeypatch.setattr(redis_route, "Server", ProxiedServer)
-        store = open_store(cluster_url(cluster))
-        yield store
-        store.close()
+        yield opened(cluster_url(cluster))
         assert sum(proxy.lost for proxy in proxies.values()) > 0
 
     @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 
-from service.stores import open_store
 from tests.stores.contract import SharedStoreContract
 from tests.stores.redis_servers import cluster_url
 
@@ -13,10 +12,8 @@ class TestRedisStore(SharedStoreContract):
         return server.url
 
     @pytest.fixture
-    def store(self, url):
-        store = open_store(url)
-        yield store
-        store.close()
+    def store(self, opened, url):
+        return opened(url)
 
 
 class TestRedisCluster(SharedStoreContract):
@@ -25,7 +22,5 @@ class TestRedisCluster(SharedStoreContract):
         return cluster_url(cluster)
 
     @pytest.fixture
-    def store(self, url):
-        store = open_store(url)
-        yield store
-        store.close()
+    def store(self, opened, url):
+        return opened(url)
