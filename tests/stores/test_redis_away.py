@@ -134,13 +134,13 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_and_r
 
 
 def test_a_server_that_still_loads_its_data_is_away_until_it_has(tmp_path, opened):
-    with redis_server(tmp_path, "--appendonly", "yes") as server:
+    with redis_server(tmp_path) as server:
         store = opened(server.url)
-        for n in range(50):
+        for n in range(100):
             put(store, ClientKey("tenant", "sensor", f"client-{n}"))
-        server.stop()
-    slowly = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")  # us for each command
-    slow = RedisServer(tmp_path, "--appendonly", "yes", *slowly, port=server.port)
+        server.ask("SAVE")
+    slowly = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")  # us for each key
+    slow = RedisServer(tmp_path, *slowly, port=server.port)
     slow.start(wait=False)
     try:
         heard = set()
