@@ -47,8 +47,9 @@ serve: $(VENV)/.training ## train the demonstration models if there are none, th
 	fi
 	exec $(PY) -m service --host "$(HOST)" --port "$(PORT)" --workers "$(WORKERS)" --models-dir "$(MODELS_DIR)" $(ARGS)
 
-test: $(VENV)/.dev ## run every test, real gunicorn included (ARGS="-k words" picks some)
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k words" picks some)
+	@$(FIND_REDIS)
+	$(PY) -m pytest $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do
@@ -121,6 +122,31 @@ if [[ -z "$$python" ]]; then
     echo "    or name your own:   make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"
   fi >&2
   exit 1
+fi
+endef
+
+# Tests start Redis servers of their own. Without the program, root gets Debian's package of it; a policy-rc.d that says
+# 101 keeps the package from starting the system's service, and goes again where it was not there before.
+define FIND_REDIS
+if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
+  if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    echo "==> installing redis-server, which the tests start themselves"
+    (
+      export DEBIAN_FRONTEND=noninteractive
+      policy=/usr/sbin/policy-rc.d
+      if [[ ! -e $$policy ]]; then
+        trap "rm -f $$policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' >$$policy
+        chmod +x $$policy
+      fi
+      apt-get update -qq
+      apt-get install -y -qq --no-install-recommends redis-server >/dev/null </dev/null
+    )
+  else
+    echo "The tests need a Redis server to start, and found none. Install one, without starting it as a service:" >&2
+    echo "    apt-get install redis-server        (or your system's redis or valkey)" >&2
+    exit 1
+  fi
 fi
 endef
 
