@@ -125,28 +125,30 @@ if [[ -z "$$python" ]]; then
 fi
 endef
 
-# Tests start Redis servers of their own. Without the program, root gets Debian's package of it; a policy-rc.d that says
-# 101 keeps the package from starting the system's service, and goes again where it was not there before.
+# Tests start Redis servers of their own, one with certificates that openssl makes. What is missing root gets as Debian's
+# packages; a policy-rc.d that says 101 keeps them from starting the system's service, and goes where it was not before.
 define FIND_REDIS
-if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
-  if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "==> installing redis-server, which the tests start themselves"
-    (
-      export DEBIAN_FRONTEND=noninteractive
-      policy=/usr/sbin/policy-rc.d
-      if [[ ! -e $$policy ]]; then
-        trap "rm -f $$policy" EXIT
-        printf '#!/bin/sh\nexit 101\n' >$$policy
-        chmod +x $$policy
-      fi
-      apt-get update -qq
-      apt-get install -y -qq --no-install-recommends redis-server >/dev/null </dev/null
-    )
-  else
-    echo "The tests need a Redis server to start, and found none. Install one, without starting it as a service:" >&2
-    echo "    apt-get install redis-server        (or your system's redis or valkey)" >&2
+missing=()
+command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+command -v openssl >/dev/null || missing+=(openssl)
+if (($${#missing[@]})); then
+  if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "The tests start servers of their own, and need for it: $${missing[*]}. Install it (no service need run):" >&2
+    echo "    apt-get install $${missing[*]}        (elsewhere redis or valkey)" >&2
     exit 1
   fi
+  echo "==> installing $${missing[*]}, for the tests"
+  (
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $$policy ]]; then
+      trap "rm -f $$policy" EXIT
+      printf '#!/bin/sh\nexit 101\n' >$$policy
+      chmod +x $$policy
+    fi
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null </dev/null
+  )
 fi
 endef
 

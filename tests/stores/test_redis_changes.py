@@ -8,14 +8,13 @@ from redis.exceptions import TryAgainError
 from service.core.errors import StoreUnavailable
 from service.core.ports import Stored
 from service.core.types import ClientKey
-from service.stores.redis_keys import index_key, place_of
+from service.stores.redis_keys import place_of, slot_of
 from tests.serving import wait_until
 from tests.stores.contract import fresh, listed, put
 from tests.stores.redis_servers import (
     cluster_url,
     is_whole,
     redis_cluster,
-    slot_of,
 )
 from tests.stores.trouble import SOON_S, succeeds, timed
 
@@ -63,7 +62,7 @@ def test_a_replica_that_takes_over_is_found(tmp_path, opened):
 def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
     store = opened(cluster_url(cluster))
     place = place_of(KEY)
-    slot = slot_of(index_key(place.bucket))
+    slot = slot_of(place.bucket)
     mates = [key for key in (ClientKey("tenant", "sensor", f"c-{n}") for n in range(5000))
              if place_of(key).bucket == place.bucket][:6]  # fmt: skip
     assert len(mates) == 6
@@ -97,6 +96,18 @@ def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
     put(store, mates[0])
     fresh_one = opened(cluster_url(cluster))
     assert sorted(listed(fresh_one, "tenant", "sensor")) == sorted(key.client for key in mates)
+
+
+def test_every_key_of_a_bucket_is_in_the_slot_that_the_servers_find_for_it(cluster):
+    for n in range(50):
+        place = place_of(ClientKey("tenant", "{sensor}", f"c-{{{n}}}"))
+        slots = {cluster[0].ask("CLUSTER", "KEYSLOT", key) for key in (place.record_key, place.index_key)}
+        assert slots == {slot_of(place.bucket)}
+
+
+def test_a_cluster_url_of_a_server_alone_says_so(server, opened):
+    said = timed(lambda: opened(f"redis+cluster://127.0.0.1:{server.port}").load(KEY))[1]
+    assert "cluster support disabled" in said
 
 
 def test_one_server_of_a_cluster_named_alone_says_which_url_to_write(cluster, opened):
