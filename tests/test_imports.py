@@ -20,7 +20,7 @@ RULES: dict[str, set[str]] = {
     # What executes a bundle's step: the only files of the service that import a runtime.
     "service/engines": {"numpy", "ai_edge_litert", "tensorflow", "service.core", "service.engines", "models"},
     # Where records live: the only files that import a driver.
-    "service/stores": {"numpy", "sqlite3", "service.core", "service.stores"},
+    "service/stores": {"numpy", "sqlite3", "redis", "service.core", "service.stores"},
     # The HTTP face: parses, calls the core, renders. It is handed its store, engines and metrics by bootstrap, and
     # shares the request id with the logs.
     "service/http": {

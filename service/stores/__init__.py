@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from service.core.ports import StateStore
 from service.stores.errors import StoreNotOpened
 from service.stores.memory import MemoryStore
+from service.stores.redis_url import SCHEMES, without_password
+from service.stores.redis_url import parse as parse_redis
 from service.stores.sqlite import SYNCHRONOUS, Durability, SqliteStore
 
 
@@ -16,16 +18,18 @@ def open_store(url: str) -> StateStore:
     """The store that `url` names; StoreNotOpened if it names none or can't be used.
 
     ``memory://`` · ``sqlite:///relative/folder`` · ``sqlite:////absolute/folder`` · either with
-    ``?durability=process`` (the default) or ``?durability=power``.
+    ``?durability=process`` (the default) or ``?durability=power`` · ``redis://…``, ``rediss://…``,
+    ``redis+cluster://…``, ``rediss+cluster://…``, see redis_url. A Redis that is away does not keep its store from
+    being opened. No message holds a password.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise StoreNotOpened(f"{url!r} is no URL ({error})") from error
+        raise StoreNotOpened(f"{without_password(url)!r} is no URL ({error})") from error
     opener = _OPENERS.get(parts.scheme)
     if opener is None:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
-        raise StoreNotOpened(f"no store is called {url!r}; known: {known}")
+        raise StoreNotOpened(f"no store is called {without_password(url)!r}; known: {known}")
     return opener(url, parts)
 
 
@@ -46,5 +50,15 @@ def _open_sqlite(url: str, parts: SplitResult) -> StateStore:
     return SqliteStore(Path(folder), _DURABILITY[durability])
 
 
+def _open_redis(url: str, parts: SplitResult) -> StateStore:
+    from service.stores.redis import RedisStore  # its driver takes 0.2 s to import: not for those who don't use it
+
+    return RedisStore(parse_redis(url, parts))
+
+
 _DURABILITY: dict[str, Durability] = {name: name for name in SYNCHRONOUS}
-_OPENERS: dict[str, Callable[[str, SplitResult], StateStore]] = {"memory": _open_memory, "sqlite": _open_sqlite}
+_OPENERS: dict[str, Callable[[str, SplitResult], StateStore]] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+    **dict.fromkeys(SCHEMES, _open_redis),
+}

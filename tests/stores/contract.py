@@ -1,5 +1,6 @@
 """What every store keeps to, whatever is behind it. A store's test module adds a fixture and inherits this."""
 
+import random
 import secrets
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -15,7 +17,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 
 from service.core.errors import InvalidInput, StoreUnavailable
 from service.core.ports import CountsClients, Entry, Scans, Stored
+from service.core.predictor import Predictor
+from service.core.requests import PredictRequest
 from service.core.types import ClientKey
+from tests.fakes import LeakyIntegrator, make_spec, registry_of
 from tests.stores.workers import bump, number
 
 ROOT = Path(__file__).parents[2]
@@ -636,3 +641,66 @@ class SharedStoreContract(StateStoreContract):
         worker = self.worker(url, "fork")
         assert worker.communicate(timeout=60)[0].split() == ["1601"]
         assert worker.returncode == 0
+
+
+class LostReplyContract:
+    """A store that loses replies after what was asked for has happened, as a network does, or a disk that errs.
+
+    The fixture `store` is such a store, empty; `lose()` makes the reply to its next save be lost.
+    """
+
+    def test_a_save_whose_reply_is_lost_is_acknowledged(self, store, lose):
+        nonce = None
+        for _ in range(10):
+            new = fresh()
+            lose()
+            assert store.save(KEY, nonce, new, b"record " + new) is True
+            assert store.load(KEY) == Stored(new, b"record " + new)
+            nonce = new
+
+    def test_counts_are_right_though_replies_are_lost(self, store, lose):
+        for turn in range(1, 41):
+            if turn % 2:
+                lose()
+            assert bump(store, KEY) == turn
+
+    def test_no_step_counts_twice_though_replies_are_lost(self, store, lose):
+        predictor = Predictor(registry_of(make_spec(), LeakyIntegrator()), store)
+        key, state = ClientKey("tenant", "toy", "roof-7"), 0.0
+        for step in range(1, 31):
+            if step % 3:
+                lose()
+            answer = predictor.predict(key, PredictRequest(np.array([[step]], np.float32)))  # it has no number
+            state = 0.5 * state + 0.5 * step
+            assert answer.step == step
+            assert answer.replayed is False
+            assert answer.y[0, 0, 0] == pytest.approx(state, rel=1e-6)
+
+    def test_false_means_that_nothing_changed_though_replies_are_lost_and_others_write(self, store, lose):
+        seed = secrets.randbits(32)
+        print("seed", seed)
+        chance = random.Random(seed)
+        losing = [[chance.random() < 0.3 for _ in range(30)] for _ in range(4)]
+        put(store, KEY, b"0,0,0,0")
+
+        def counts():
+            stored = store.load(KEY)
+            return stored.nonce, list(map(int, stored.blob.split(b",")))
+
+        def add(thread):
+            for done, loses in enumerate(losing[thread]):
+                if loses:
+                    lose()
+                saved = False
+                while not saved:
+                    old, found = counts()
+                    assert found[thread] == done
+                    found[thread] += 1
+                    try:
+                        saved = store.save(KEY, old, fresh(), ",".join(map(str, found)).encode())
+                    except StoreUnavailable:  # which leaves it open
+                        saved = counts()[1][thread] > done
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+        assert counts()[1] == [30] * 4

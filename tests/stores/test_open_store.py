@@ -20,19 +20,6 @@ ROOT = Path(__file__).parents[2]
 KEY = ClientKey("tenant", "sensor", "roof-7")
 
 
-@pytest.fixture
-def opened():
-    stores = []
-
-    def open_and_remember(url):
-        stores.append(open_store(url))
-        return stores[-1]
-
-    yield open_and_remember
-    for store in stores:
-        store.close()
-
-
 def test_the_scheme_picks_the_driver(opened, tmp_path):
     assert isinstance(opened("memory://"), MemoryStore)
     assert isinstance(opened(f"sqlite:///{tmp_path}/state"), SqliteStore)

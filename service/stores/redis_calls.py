@@ -1,0 +1,146 @@
+"""Asking Redis for as long as a second, whatever happens to it meanwhile, and then saying that it is away."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from service.core.errors import StoreUnavailable
+from service.stores.redis_advice import advise
+from service.stores.redis_route import Cluster, Route, Single
+from service.stores.redis_server import Address, Command, Server
+from service.stores.redis_url import Whereabouts
+
+TRY_S = 0.6  # no attempt begins later; one takes up to TIMEOUT_S
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
+_REDIRECTIONS = 8  # one after another, without a pause
+
+# Refusals that pass while a Cluster or a failover sorts itself out; the command had no effect.
+_NOT_NOW = (ReadOnlyError, ClusterDownError, TryAgainError)
+
+
+class Reply(NamedTuple):
+    """What a command answered. `repeated`: it was sent before, and that time it may have had its effect."""
+
+    value: Any
+    repeated: bool
+
+
+class Calls:
+    """Sends each command to the server that holds its bucket; any thread.
+
+    Commands must be such that a repetition does no harm: one whose reply is lost is sent again. StoreUnavailable after
+    about a second without success, and from then on at once, until one that was tried anew succeeds.
+    """
+
+    def __init__(self, where: Whereabouts) -> None:
+        self._route: Route = Cluster(where) if where.cluster else Single(where)
+        self.closed = False
+
+    def call(self, bucket: int, *command: str | bytes | int) -> Reply:
+        """The reply to a command about `bucket`."""
+        end, pause, repeated, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, False, 0
+        while True:
+            if self.closed:
+                raise StoreUnavailable("the store is closed")
+            server = self._route.server(bucket)
+            patience = self._route.patience if server is None else server.patience
+            trial = patience.ask()
+            if trial is False:
+                raise StoreUnavailable(f"{patience.why}; it is tried again every second")
+            try:
+                server = server or self._find(bucket, end)
+                value = self._send(server, command)
+                patience.succeeded()
+                return Reply(value, repeated)
+            except MovedError as error:
+                redirections += 1
+                failure: RedisError = error
+                self._route.moved(bucket, _address(error, server))
+                if redirections < _REDIRECTIONS:
+                    continue
+            except _NOT_NOW as error:
+                failure = error
+            except ResponseError as error:
+                patience.succeeded()
+                raise StoreUnavailable(_refusal(error)) from error
+            except RedisError as error:
+                failure, repeated = error, True
+            self._route.refresh(end, server)
+            if trial or time.monotonic() + pause >= end:
+                if not isinstance(failure, TryAgainError):  # which is about a few keys, not the server
+                    patience.failed(_absence(failure))
+                raise StoreUnavailable(_absence(failure)) from failure
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, 2 * pause)
+
+    def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
+        """The replies to several commands, each with its bucket; those for one server are sent together."""
+        replies: dict[int, Any] = {}
+        together: dict[Server, list[int]] = defaultdict(list)
+        for place, (bucket, _) in enumerate(commands):
+            server = self._route.server(bucket)
+            if server is not None and not self.closed and not server.patience.in_trouble:
+                together[server].append(place)
+        for server, places in together.items():
+            with suppress(RedisError):  # then asked one by one
+                replies.update(zip(places, server.call_all([commands[place][1] for place in places]), strict=True))
+        for place, (bucket, command) in enumerate(commands):
+            if place not in replies or isinstance(replies[place], RedisError):
+                replies[place] = self.call(bucket, *command).value
+        return [replies[place] for place in range(len(commands))]
+
+    def close(self) -> None:
+        """Gives all connections back; later calls raise StoreUnavailable."""
+        self.closed = True
+        self._route.close()
+
+    def _find(self, bucket: int, end: float) -> Server:
+        """Who holds a bucket of which nothing was known."""
+        self._route.refresh(end, None)
+        server = self._route.server(bucket)
+        if server is None:
+            raise ClusterDownError(self._route.trouble or "no server holds this part of the Cluster")
+        return server
+
+    def _send(self, server: Server, command: Command) -> Any:
+        """One attempt. A slot that is just being moved is asked for where it goes, this once."""
+        try:
+            value = server.call(command)
+        except MovedError:
+            raise
+        except AskError as error:
+            return self._route.at(_address(error, server)).call_asking(command)
+        if not server.greeted:
+            server.greeted = True
+            advise(server)
+        return value
+
+
+def _address(error: AskError, server: Server | None) -> Address:
+    """Where a redirection points to. An empty host is that of the server that redirects."""
+    return error.host or ("" if server is None else server.address[0]), error.port
+
+
+def _absence(error: RedisError) -> str:
+    return f"the store can't be reached or does not serve now ({error})"
+
+
+def _refusal(error: ResponseError) -> str:
+    if isinstance(error, OutOfMemoryError):
+        return f"the store's memory is full ({error}); it goes on once there is room"
+    return f"the store refuses it ({error})"

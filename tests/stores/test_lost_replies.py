@@ -1,0 +1,79 @@
+"""A store whose reply is lost after the commit never makes a step count twice, whatever the store."""
+
+import sqlite3
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from service.stores import redis_route, sqlite
+from service.stores.redis_server import Server
+from service.stores.sqlite_shard import Shard
+from tests.stores.contract import LostReplyContract
+from tests.stores.proxy import proxy_to
+from tests.stores.redis_servers import cluster_url
+
+
+class ErringConnection(sqlite3.Connection):
+    """Commits what it is told to, and then, if a reply is to be lost, says that the disk failed."""
+
+    to_lose = threading.Semaphore(0)
+
+    def execute(self, statement, *values):
+        done = super().execute(statement, *values)
+        if statement.startswith(("INSERT", "UPDATE")) and self.to_lose.acquire(blocking=False):
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+
+class ErringShard(Shard):
+    def connect(self):
+        super().connect().close()
+        return sqlite3.connect(self.file, factory=ErringConnection, isolation_level=None, check_same_thread=False)
+
+
+class TestSqlite(LostReplyContract):
+    @pytest.fixture
+    def store(self, opened, tmp_path, monkeypatch):
+        monkeypatch.setattr(sqlite, "Shard", ErringShard)
+        monkeypatch.setattr(ErringConnection, "to_lose", threading.Semaphore(0))
+        return opened(f"sqlite:///{tmp_path}/state")
+
+    @pytest.fixture
+    def lose(self, store):
+        return ErringConnection.to_lose.release
+
+
+class TestRedis(LostReplyContract):
+    @pytest.fixture
+    def store(self, opened, proxy):
+        yield opened(f"redis://127.0.0.1:{proxy.port}")
+        assert proxy.lost > 0
+
+    @pytest.fixture
+    def lose(self, proxy):
+        return lambda: proxy.lose_reply(to=b"EVAL")
+
+
+class TestRedisCluster(LostReplyContract):
+    @pytest.fixture
+    def proxies(self, cluster):
+        with ExitStack() as stack:
+            yield {server.address: stack.enter_context(proxy_to(server.address)) for server in cluster}
+
+    @pytest.fixture
+    def store(self, opened, cluster, proxies, monkeypatch):
+        class ProxiedServer(Server):
+            """Goes through the proxy of its address, whoever names it."""
+
+            def __init__(self, address, where):
+                super().__init__(proxies[address].address, where)
+                self.address = address
+
+        monkeypatch.setattr(redis_route, "Server", ProxiedServer)
+        yield opened(cluster_url(cluster))
+        assert sum(proxy.lost for proxy in proxies.values()) > 0
+
+    @pytest.fixture
+    def lose(self, proxies):
+        return lambda: [proxy.lose_reply(to=b"EVAL") for proxy in proxies.values()]

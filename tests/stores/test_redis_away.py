@@ -1,0 +1,158 @@
+"""The Redis store while its server is away, stuck or starting: refusals within a second, and recovery by itself."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import Stored
+from service.core.types import ClientKey
+from tests.serving import wait_until
+from tests.stores.contract import fresh, listed, put
+from tests.stores.redis_servers import (
+    RedisServer,
+    redis_server,
+)
+from tests.stores.trouble import SOON_S, succeeds, timed
+from tests.stores.workers import bump, number
+
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+
+def test_a_server_that_is_not_there_yet_does_not_keep_the_store_from_opening(opened, tmp_path):
+    server = RedisServer(tmp_path)
+    store = opened(server.url)
+    took, said = timed(lambda: store.load(KEY))
+    assert took < SOON_S
+    assert f"127.0.0.1:{server.port}" in said
+    server.start()
+    try:
+        wait_until(lambda: succeeds(lambda: store.load(KEY)), 10, "the store's recovery")
+        assert bump(store, KEY) == 1
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("mode", ["cut", "hole"])
+def test_while_redis_is_away_verbs_fail_within_a_second_and_then_at_once_and_it_recovers_by_itself(store, proxy, mode):
+    nonce = put(store, KEY)
+    proxy.set_mode(mode)
+    verbs = [
+        lambda: store.load(KEY),
+        lambda: store.save(KEY, nonce, fresh(), b""),
+        lambda: store.delete(KEY),
+        lambda: store.list("tenant", "sensor", None, 10),
+        lambda: store.count("tenant", "sensor"),
+        lambda: store.scan(None, 10),
+    ]
+    assert timed(verbs[0])[0] < SOON_S
+    begun = time.monotonic()
+    for verb in verbs * 3:
+        timed(verb)
+    assert time.monotonic() - begun < SOON_S
+    proxy.set_mode("pass")
+    wait_until(lambda: succeeds(verbs[0]), 10, "the store's recovery")
+    assert store.load(KEY) == Stored(nonce, b"record")
+    assert store.save(KEY, nonce, fresh(), b"goes on") is True
+
+
+def test_threads_that_wait_for_a_black_hole_wait_side_by_side(store, proxy):
+    put(store, KEY)
+    proxy.set_mode("hole")
+    with ThreadPoolExecutor(8) as pool:
+        waits = list(pool.map(lambda _: timed(lambda: store.load(KEY))[0], range(8)))
+    assert max(waits) < SOON_S
+
+
+def test_a_server_that_restarts_within_the_second_is_not_noticed(tmp_path, opened):
+    with redis_server(tmp_path, "--appendonly", "yes") as server:
+        store = opened(server.url)
+        assert bump(store, KEY) == 1
+        server.stop()
+        back = threading.Thread(target=server.start)
+        back.start()
+        try:
+            wait_until(lambda: succeeds(lambda: bump(store, KEY)), 10, "the store's recovery")
+        finally:
+            back.join()
+        assert number(store.load(KEY)) == 2
+
+
+def test_idle_connections_that_the_server_closed_cost_nothing(store, proxy):
+    nonce = put(store, KEY)
+    for _ in range(5):
+        proxy.set_mode("pass")  # closes those that are there
+        assert store.load(KEY) == Stored(nonce, b"record")
+
+
+def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_and_reads_its_log(tmp_path, opened):
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        store = opened(server.url)
+        acknowledged = dict.fromkeys(range(4), 0)
+        stop = threading.Event()
+
+        def count(client):
+            key = ClientKey("tenant", "sensor", f"client-{client}")
+            while not stop.is_set():
+                stored = store_load(key)
+                made = number(stored) + 1
+                assert made in (acknowledged[client] + 1, acknowledged[client] + 2)  # one may be stored unsaid
+                try:
+                    saved = store.save(key, None if stored is None else stored.nonce, fresh(), b"%d" % made)
+                except StoreUnavailable:
+                    continue
+                assert saved is True
+                acknowledged[client] = made
+
+        def store_load(key):
+            while not stop.is_set():
+                try:
+                    return store.load(key)
+                except StoreUnavailable:
+                    stop.wait(0.01)
+            return None
+
+        with ThreadPoolExecutor(4) as pool:
+            counting = [pool.submit(count, client) for client in acknowledged]
+            try:
+                for _ in range(3):
+                    enough = sum(acknowledged.values()) + 40
+                    wait_until(lambda enough=enough: sum(acknowledged.values()) > enough, 30, "saves")
+                    server.kill()
+                    server.start()
+            finally:
+                stop.set()
+            for each in counting:
+                each.result()
+        wait_until(lambda: succeeds(lambda: store.load(KEY)), 10, "the store's recovery")
+        for client, made in acknowledged.items():
+            kept = number(store.load(ClientKey("tenant", "sensor", f"client-{client}")))
+            assert kept in (made, made + 1)
+        assert sorted(listed(store, "tenant", "sensor")) == [f"client-{client}" for client in range(4)]
+
+
+def test_a_server_that_still_loads_its_data_is_away_until_it_has(tmp_path, opened):
+    with redis_server(tmp_path) as server:
+        store = opened(server.url)
+        for n in range(100):
+            put(store, ClientKey("tenant", "sensor", f"client-{n}"))
+        server.ask("SAVE")
+    slowly = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")  # us for each key
+    slow = RedisServer(tmp_path, *slowly, port=server.port)
+    slow.start(wait=False)
+    try:
+        heard = set()
+
+        def loads():
+            try:
+                return store.load(ClientKey("tenant", "sensor", "client-7"))
+            except StoreUnavailable as error:
+                heard.add(str(error))
+                return None
+
+        wait_until(lambda: loads() is not None, 30, "the server's loading")
+        assert any("loading" in said for said in heard)
+    finally:
+        slow.kill()

@@ -1,0 +1,111 @@
+"""The Redis store over a Cluster that changes: servers fail, replicas take over, slots move."""
+
+import secrets
+
+import pytest
+from redis.exceptions import TryAgainError
+
+from service.core.errors import StoreUnavailable
+from service.core.ports import Stored
+from service.core.types import ClientKey
+from service.stores.redis_keys import index_key, place_of
+from tests.serving import wait_until
+from tests.stores.contract import fresh, listed, put
+from tests.stores.redis_servers import (
+    cluster_url,
+    is_whole,
+    redis_cluster,
+    slot_of,
+)
+from tests.stores.trouble import SOON_S, succeeds, timed
+
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+
+def test_a_cluster_without_one_of_its_servers_fails_within_a_second_and_recovers(tmp_path, opened):
+    with redis_cluster(tmp_path) as servers:
+        store = opened(cluster_url(servers[1:]))
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(60)]
+        for key in keys:
+            put(store, key)
+        assert all(server.ask("DBSIZE") > 20 for server in servers)
+        servers[0].kill()
+        lost = [key for key in keys if not succeeds(lambda key=key: store.load(key))]
+        assert lost
+        assert timed(lambda: store.load(lost[0]))[0] < SOON_S
+        assert timed(lambda: store.count("tenant", "sensor"))[0] < SOON_S
+        servers[0].start()
+        wait_until(lambda: all(is_whole(server) for server in servers), 20, "the Cluster's agreement")
+        wait_until(lambda: succeeds(lambda: [bump_any(store, key) for key in keys]), 20, "the store's recovery")
+
+
+def bump_any(store, key):
+    stored = store.load(key)
+    assert store.save(key, None if stored is None else stored.nonce, secrets.token_bytes(8), b"again") is True
+
+
+def test_a_replica_that_takes_over_is_found(tmp_path, opened):
+    with redis_cluster(tmp_path, replicas=1) as servers:
+        store = opened(cluster_url(servers))
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(60)]
+        nonces = {key: put(store, key, b"kept") for key in keys}
+        for master in servers[:3]:  # every connection's writes have reached the replica
+            master.ask("WAIT", 1 if master is servers[0] else 0, 5000)
+        wait_until(lambda: servers[3].ask("DBSIZE") == servers[0].ask("DBSIZE"), 20, "replication")
+        servers[0].kill()
+        wait_until(lambda: succeeds(lambda: [store.load(key) for key in keys]), 30, "the replica's taking over")
+        assert {key: store.load(key).nonce for key in keys} == nonces
+        for key in keys:
+            assert store.save(key, nonces[key], fresh(), b"goes on") is True
+        assert len(listed(store, "tenant", "sensor", 7)) == 60
+
+
+def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
+    store = opened(cluster_url(cluster))
+    place = place_of(KEY)
+    slot = slot_of(index_key(place.bucket))
+    mates = [key for key in (ClientKey("tenant", "sensor", f"c-{n}") for n in range(5000))
+             if place_of(key).bucket == place.bucket][:6]  # fmt: skip
+    assert len(mates) == 6
+    nonces = {key: put(store, key, b"before") for key in mates}
+    ids = {server.ask("CLUSTER", "MYID"): server for server in cluster}
+    [source] = [server for server in cluster if server.ask("CLUSTER", "COUNTKEYSINSLOT", slot)]
+    target = next(server for server in cluster if server is not source)
+    names = {server: name.decode() for name, server in ids.items()}
+    try:
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+        for key in mates[:3]:  # the index stays behind: what needs both has to wait
+            source.ask("MIGRATE", *target.address, place_of(key).record_key, 0, 5000)
+        for key in mates:
+            assert store.load(key) == Stored(nonces[key], b"before")
+            new = fresh()
+            assert store.save(key, nonces[key], new, b"meanwhile") is True
+            nonces[key] = new
+        with pytest.raises(StoreUnavailable) as caught:
+            store.delete(mates[0])
+        assert isinstance(caught.value.__cause__, TryAgainError)
+        for key in mates[3:]:
+            source.ask("MIGRATE", *target.address, place_of(key).record_key, 0, 5000)
+        source.ask("MIGRATE", *target.address, place.index_key, 0, 5000)
+        assert store.load(mates[5]) == Stored(nonces[mates[5]], b"meanwhile")
+    finally:
+        for server in (target, source, *cluster):
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+    assert sorted(listed(store, "tenant", "sensor")) == sorted(key.client for key in mates)
+    assert store.delete(mates[0]) is True
+    put(store, mates[0])
+    fresh_one = opened(cluster_url(cluster))
+    assert sorted(listed(fresh_one, "tenant", "sensor")) == sorted(key.client for key in mates)
+
+
+def test_one_server_of_a_cluster_named_alone_says_which_url_to_write(cluster, opened):
+    store = opened(f"redis://127.0.0.1:{cluster[0].port}")
+    heard = [timed(lambda key=key: store.load(key))[1] for key in foreign_to(store)]
+    assert any("redis+cluster://" in said for said in heard)
+
+
+def foreign_to(store):
+    """Two keys that one server of three does not hold, if it holds the first slots."""
+    keys = (ClientKey("tenant", "sensor", f"c-{n}") for n in range(1000))
+    return [key for key in keys if place_of(key).bucket > 200][:2]

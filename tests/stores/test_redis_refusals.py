@@ -1,0 +1,120 @@
+"""The Redis store over a server that answers, but not as one would like, and what its operator is told."""
+
+import logging
+import threading
+
+from service.core.ports import Stored
+from service.core.types import ClientKey
+from service.stores.redis_keys import place_of
+from tests.serving import wait_until
+from tests.stores.contract import fresh, listed, put
+from tests.stores.redis_servers import (
+    redis_server,
+)
+from tests.stores.trouble import SOON_S, succeeds, timed
+from tests.stores.workers import bump
+
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+
+def test_a_full_memory_refuses_saves_alone_and_the_store_goes_on_when_there_is_room(server, store, proxy):
+    nonce = put(store, KEY)
+    other = ClientKey("tenant", "sensor", "other")
+    put(store, other)
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        for _ in range(3):
+            took, said = timed(lambda: store.save(KEY, nonce, fresh(), b"more"))
+            assert "memory is full" in said
+            assert took < 1
+        assert timed(lambda: put(store, ClientKey("tenant", "sensor", "new")))
+        assert store.load(KEY) == Stored(nonce, b"record")
+        assert store.delete(other) is True
+        assert listed(store, "tenant", "sensor") == ["roof-7"]
+    finally:
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert store.save(KEY, nonce, fresh(), b"more") is True
+
+
+def test_a_save_stored_just_before_the_memory_was_full_is_acknowledged_though_its_reply_was_lost(server, store, proxy):
+    nonce, new = put(store, KEY), fresh()
+    full = threading.Thread(target=lambda: fill_once_lost(server, proxy))
+    proxy.lose_reply(to=b"EVAL")
+    full.start()
+    try:
+        assert store.save(KEY, nonce, new, b"stored") is True
+    finally:
+        full.join()
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert store.load(KEY) == Stored(new, b"stored")
+
+
+def fill_once_lost(server, proxy):
+    wait_until(lambda: proxy.lost > 0, 10, "a lost reply", every_s=0.001)
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+
+
+def test_a_server_demoted_to_a_replica_takes_no_saves_until_it_is_a_master_again(server, store):
+    nonce = put(store, KEY)
+    server.ask("REPLICAOF", "127.0.0.1", "1")
+    try:
+        took, said = timed(lambda: store.save(KEY, nonce, fresh(), b"lost?"))
+        assert took < SOON_S
+        assert "read only" in said
+    finally:
+        server.ask("REPLICAOF", "NO", "ONE")
+    wait_until(lambda: succeeds(lambda: store.load(KEY)), 10, "the store's recovery")
+    assert store.load(KEY) == Stored(nonce, b"record")
+    assert store.save(KEY, nonce, fresh(), b"goes on") is True
+
+
+def test_a_server_that_can_not_save_to_disk_is_named_and_recovers(server, store, tmp_path):
+    nonce = put(store, KEY)
+    in_the_way = server.folder / "dump.rdb"
+    in_the_way.mkdir()
+    server.ask("CONFIG", "SET", "save", "3600 1")
+    try:
+        server.ask("BGSAVE")
+        wait_until(lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err", 10, "a failed save")
+        assert "MISCONF" in timed(lambda: store.save(KEY, nonce, fresh(), b"more"))[1]
+        assert store.load(KEY) == Stored(nonce, b"record")
+    finally:
+        server.ask("CONFIG", "SET", "save", "")
+        in_the_way.rmdir()
+    assert store.save(KEY, nonce, fresh(), b"more") is True
+
+
+def test_a_key_of_another_program_in_our_place_is_refused_and_left(server, store):
+    server.ask("LPUSH", place_of(KEY).record_key, "not ours")
+    assert "WRONGTYPE" in timed(lambda: store.load(KEY))[1]
+    assert "WRONGTYPE" in timed(lambda: store.save(KEY, None, fresh(), b"x"))[1]
+    assert server.ask("LLEN", place_of(KEY).record_key) == 1
+
+
+def test_settings_that_lose_records_are_warned_of_once(tmp_path, opened, caplog):
+    with redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru", "--appendonly", "yes") as server:
+        with caplog.at_level(logging.WARNING, "service.stores"):
+            store = opened(server.url)
+            for _ in range(3):
+                store.load(KEY)
+        assert len(caplog.messages) == 2
+        assert "allkeys-lru" in caplog.messages[0]
+        assert "appendfsync always, not everysec" in caplog.messages[1]
+        server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        server.ask("CONFIG", "SET", "appendfsync", "always")
+        caplog.clear()
+        opened(server.url).load(KEY)
+        assert caplog.messages == []
+
+
+def test_a_password_is_used_and_never_shown(tmp_path, opened, caplog):
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        server.ask("ACL", "SETUSER", "recurve", "on", ">a+b/c@d", "~recurve:*", "+@all", "-@dangerous")
+        server.ask("ACL", "SETUSER", "default", "off")
+        store = opened(f"redis://recurve:a%2Bb%2Fc%40d@127.0.0.1:{server.port}/0")
+        assert bump(store, KEY) == 1  # though INFO and CONFIG are forbidden to it
+        wrong = opened(f"redis://recurve:hunter2@127.0.0.1:{server.port}")
+        took, said = timed(lambda: wrong.load(KEY))
+        assert took < SOON_S
+        assert "invalid username-password pair" in said
+        assert "hunter2" not in said + repr(wrong) + repr(vars(wrong)) + caplog.text

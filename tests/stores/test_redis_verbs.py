@@ -1,0 +1,90 @@
+"""What the Redis store does beyond the contract: deletes by nonce, doubtful saves, scans."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.core.ports import Stored
+from service.core.types import ClientKey
+from tests.stores.contract import fresh, put
+from tests.stores.redis_servers import (
+    cluster_url,
+)
+from tests.stores.trouble import timed
+
+KEY = ClientKey("tenant", "sensor", "roof-7")
+
+
+def test_a_delete_whose_reply_was_lost_is_true_and_one_of_nothing_is_false(store, proxy):
+    nonce = put(store, KEY)
+    proxy.lose_reply(to=b"EVAL")
+    assert store.delete(KEY) is True
+    nonce = put(store, KEY)
+    proxy.lose_reply(to=b"EVAL")
+    assert store.delete(KEY, nonce) is True
+    proxy.lose_reply(to=b"GETRANGE")
+    assert store.delete(KEY) is False
+    assert proxy.lost == 3
+
+
+def test_a_save_overtaken_by_more_writers_than_are_remembered_is_left_open(store, opened, server, proxy, monkeypatch):
+    first, mine = put(store, KEY), fresh()
+    other, nonces = opened(server.url), [mine]
+    answered = store._calls.call
+
+    def overtaken(bucket, *command):
+        """Others write as soon as the save is stored, before its sender asks again."""
+        reply = answered(bucket, *command)
+        if "EVAL" in command and mine in command:
+            for _ in range(writers):
+                nonces.append(fresh())
+                assert other.save(KEY, nonces[-2], nonces[-1], b"other") is True
+            return reply._replace(value=0, repeated=True)
+        return reply
+
+    monkeypatch.setattr(store._calls, "call", overtaken)
+    writers = 7
+    assert store.save(KEY, first, mine, b"mine") is True
+    writers, previous, mine = 8, nonces[-1], fresh()
+    nonces = [mine]
+    assert "may have been stored" in timed(lambda: store.save(KEY, previous, mine, b"mine"))[1]
+
+
+def test_deleting_with_a_nonce_spares_what_was_written_since(store):
+    old = put(store, KEY)
+    new = fresh()
+    assert store.save(KEY, old, new, b"since") is True
+    assert store.delete(KEY, old) is False
+    assert store.load(KEY) == Stored(new, b"since")
+    assert store.delete(KEY, new) is True
+    assert store.delete(KEY, new) is False
+
+
+def test_of_threads_that_delete_one_wins(store):
+    for _ in range(10):
+        put(store, KEY)
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(lambda _: store.delete(KEY), range(4))) == 1
+
+
+@pytest.fixture(params=["one server", "cluster"])
+def shared(request, opened):
+    if request.param == "cluster":
+        return opened(cluster_url(request.getfixturevalue("cluster")))
+    return opened(request.getfixturevalue("server").url)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_a_scan_meets_every_record_whole_with_its_nonce(shared, limit):
+    keys = [ClientKey(t, m, f"é/{n}") for t in ("t", "~lease") for m in ("a/b", "c") for n in range(8)]
+    kept = {key: (put(shared, key, repr(key).encode()), repr(key).encode()) for key in keys}
+    found, after = {}, None
+    while True:
+        scan = shared.scan(after, limit)
+        assert len(scan.entries) <= limit
+        found.update((entry.key, (entry.nonce, entry.blob)) for entry in scan.entries)
+        after = scan.cursor
+        if after is None:
+            break
+        shared.delete(scan.entries[0].key)
+    assert found == kept
