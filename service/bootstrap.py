@@ -9,7 +9,10 @@ from pathlib import Path
 from flask import Flask
 
 from models.repository import Repository
+from service.core.capacity import Capacity
 from service.core.lease import Lease
+from service.core.locks import StripedLocks
+from service.core.mover import Mover
 from service.core.ports import Clock, Engine, Scans, StateStore
 from service.core.predictor import Limits
 from service.core.registry import Registry
@@ -68,10 +71,14 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
     )
+    locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT)
     app = create_app(
         Collaborators(
-            predictor=CountedPredictor(metrics.sessions, registry, store, clock, limits),
+            predictor=CountedPredictor(
+                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity
+            ),
+            mover=Mover(registry, store, locks, capacity, clock, limits),
             registry=registry,
             store=store,
             problems=loader.problems,
