@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
+from service.core import tombstones
 from service.core.errors import RecordCorrupt, StoreUnavailable
+from service.core.lease import TENANT as LEASES
 from service.core.ports import Entry, Scans, StateStore, Stored
+from service.core.quarantine import SET_ASIDE
 from service.core.record import decode
+from service.core.tombstones import BURIED
 from service.core.types import ClientKey
 
 Outcome = Literal["moved", "there", "kept"]
@@ -18,8 +22,7 @@ T = TypeVar("T")
 
 SLICE = 200  # records between two looks at anything else
 PATIENCE_S = 30.0
-LEASES = "~lease"  # claims that are over in seconds: nothing to move
-EXPIRED = "~expired~"  # followed by a tenant: what is left of its expired clients
+_OURS = (BURIED, SET_ASIDE)  # before a tenant's name: what else is kept of its clients
 
 
 @dataclass(slots=True)
@@ -43,11 +46,12 @@ class Choice:
     model: str | None = None
 
     def takes(self, key: ClientKey) -> bool:
-        """Whether the record under `key` is one of them; what is left of expired clients goes with its tenant."""
-        if key.tenant == LEASES:
-            return False
-        ours = self.tenant is None or key.tenant.removeprefix(EXPIRED) == self.tenant
-        return ours and self.model in (None, key.model)
+        """Whether the record under `key` is one of them; what else is kept of its clients goes with a tenant.
+
+        Leases stay: they are claims of processes, over within a minute.
+        """
+        of = next((key.tenant.removeprefix(mark) for mark in _OURS if key.tenant.startswith(mark)), key.tenant)
+        return key.tenant != LEASES and self.tenant in (None, of) and self.model in (None, key.model)
 
 
 def slices(source: Scans, after: str | None = None, limit: int = SLICE) -> Iterator[tuple[list[Entry], str | None]]:
@@ -102,8 +106,11 @@ def _newer(entry: Entry, stored: Stored) -> bool:
 
 
 def _age(key: ClientKey, blob: bytes) -> tuple[float, int] | None:
-    """What tells an older record from a newer one; None for bytes that are no record of the client's."""
+    """What tells an older record or tombstone from a newer one; None for bytes that are neither."""
     try:
+        if key.tenant.startswith(BURIED):
+            stone = tombstones.decode(key, blob)
+            return stone.touched, stone.step
         record = decode(key, blob)
     except RecordCorrupt:
         return None

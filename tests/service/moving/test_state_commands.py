@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from service.__main__ import main
 from service.core.errors import StoreUnavailable
-from service.moving.transfer import LEASES, patiently
+from service.core.lease import TENANT as LEASES
+from service.core.tombstones import Tombstone, encode, stone_key
+from service.moving.transfer import patiently
 from tests.service.moving.records import NOW, content, fill, key, put
 from tests.serving import wait_until
 from tests.stores.redis_servers import redis_server
@@ -64,7 +66,7 @@ KEYS = [*map(key, range(300)), key(1, model="other"), key(1, tenant="somebody")]
 
 def test_migrating_brings_every_record_to_the_byte_and_leaves_the_source(source, target):
     fill(source, KEYS)
-    put(source, key(1)._replace(tenant="~quarantine"), b"torn....", b"no record")
+    put(source, key(1)._replace(tenant="~quarantine~default"), b"torn....", b"no record")
     before = content(source)
     assert "303 records moved, 0 were there" in run("migrate", "--from", source, "--to", target)
     assert content(target) == content(source) == before
@@ -112,15 +114,32 @@ def test_a_copy_that_was_damaged_under_its_nonce_is_repaired(source, target):
 
 def test_one_tenant_or_one_model_moves_alone_and_leases_never(source, target):
     fill(source, KEYS)
-    for tenant in (LEASES, "~expired~somebody", "~expired~default"):
+    for tenant in (LEASES, "~expired~somebody", "~quarantine~somebody", "~expired~default"):
         put(source, key(2, tenant=tenant), b"12345678", b"a mark")
     run("migrate", "--from", source, "--to", target, "--tenant", "somebody")
-    assert sorted(content(target)) == [key(1, "somebody"), key(2, "~expired~somebody")]
+    assert sorted(content(target)) == [
+        key(1, "somebody"),
+        *(key(2, f"~{kept}~somebody") for kept in ("expired", "quarantine")),
+    ]
     run("migrate", "--from", source, "--to", target, "--model", "other")
     assert key(1, model="other") in content(target)
-    assert len(content(target)) == 3
+    assert len(content(target)) == 4
     run("migrate", "--from", source, "--to", target)
     assert set(content(source)) - set(content(target)) == {key(2, tenant=LEASES)}
+
+
+def test_of_two_tombstones_the_later_stays(source, target):
+    place = stone_key(KEYS[0])
+
+    def bury(url, step, nonce):
+        stone = Tombstone("stable", 1, step, NOW, NOW, NOW + step, NOW + 10, b"12345678")
+        put(url, place, nonce, encode(place, stone))
+
+    bury(source, 5, b"older...")
+    bury(target, 6, b"newer...")
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+    assert "1 records moved" in run("migrate", "--from", target, "--to", source)
+    assert content(source) == content(target)
 
 
 # -- export and import ------------------------------------------------------------------------------------------------
