@@ -20,7 +20,7 @@ def key(number, tenant="default", model="toy"):
 
 def entry(client, step=1, touched=NOW):
     """(nonce, blob) of a client's record after `step` steps."""
-    random = np.random.default_rng(abs(hash((client, step))) % 2**32)
+    random = np.random.default_rng(list(f"{client.path()} {step}".encode()))
     track = Track("ab" * 32, random.random(STATE, np.float32), np.ones((1, 3), np.float32))
     context = random.random((200, 1), np.float32)
     record = Record("stable", 1, step, step, float("nan"), NOW, touched, (track,), context, no_errors(1))

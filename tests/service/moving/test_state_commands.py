@@ -216,7 +216,7 @@ def test_a_record_that_is_none_is_refused_whatever_its_checksum_says(tmp_path):
 
 # -- stopped and gone on with -----------------------------------------------------------------------------------------
 
-MANY = [key(number) for number in range(6_000)]  # about 14 MB as a file: some of it is noted before the end
+MANY = [key(number) for number in range(4_000)]  # about 9 MB as a file: some of it is noted before the end
 
 
 @pytest.fixture(scope="module")
