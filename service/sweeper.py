@@ -72,10 +72,10 @@ class Sweeper:
             try:
                 done = self._through(swept)
             finally:
+                self._observer.observe_sweeping(False)
                 self._lease.give_back(done=done)
         except RecurveError as error:
             logger.warning("a sweep was broken off", extra={"code": error.code, "why": error.detail})
-        self._observer.observe_sweeping(False)
         self._observer.observe_swept(swept, done=done)
         if swept.buried:
             logger.info("expired clients were swept", extra={"clients": dict(swept.buried)})

@@ -362,6 +362,18 @@ def test_of_two_that_bury_the_same_client_none_takes_the_tombstone_away(desk, mo
     assert desk.send(4, step=4).state.reason == "expired"
 
 
+def test_whoever_finds_the_tombstone_laid_already_never_takes_it_away(desk):
+    """One laid it and is slow; another replaces it, and the first then deletes the record before the other does."""
+    desk.send(1, 2, 3)
+    desk.clock.now += WEEK_S + 61
+    nonce = desk.store.load(desk.key).nonce
+    with pytest.raises(StoreUnavailable):
+        bury(desk, Meanwhile(desk.store, (1, "after"), broken))
+    assert bury(desk, Meanwhile(desk.store, (2, "before"), lambda: desk.store.delete(desk.key, nonce))) is False
+    assert (desk.stored(), stone(desk).step) == (None, 3)
+    assert desk.send(4, step=4).state.reason == "expired"
+
+
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_deletion_broken_off_at_any_point_leaves_the_client_or_nothing(desk, first):
     desk.send(1, 2)
