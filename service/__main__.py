@@ -1,4 +1,4 @@
-"""`python -m service`: the command line over the settings; then this process becomes gunicorn."""
+"""`python -m service`: the command line. It serves; `python -m service state` moves client records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from service.settings import Settings, SettingsInvalid, read_settings, variable
+from service.state_commands import state
 
 Command = Callable[..., None]
 
@@ -35,13 +36,31 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     return click.option(flag, name, help=described, **settings)
 
 
-@click.command(context_settings={"max_content_width": 110})
+@click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
 @_options
-def main(**options: Any) -> None:
-    """Serve the models of a model repository over HTTP, with gunicorn.
+@click.pass_context
+def main(context: click.Context, /, **options: Any) -> None:
+    """Serve the models of a model repository over HTTP, with gunicorn. Another COMMAND does something else.
 
     Every option can be given as the environment variable named with it as well; the command line wins.
     """
+    if context.invoked_subcommand is None:
+        _serve(options)
+    elif any(value is not None for value in options.values()):
+        raise click.UsageError(f"options for serving are no options of {context.invoked_subcommand!r}")
+
+
+@main.command()
+@_options
+def serve(**options: Any) -> None:
+    """Serve, as without a command."""
+    _serve(options)
+
+
+main.add_command(state)
+
+
+def _serve(options: dict[str, Any]) -> None:
     try:
         settings = read_settings(**options)
     except SettingsInvalid as error:
@@ -53,4 +72,4 @@ def main(**options: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m service")

@@ -11,7 +11,10 @@ from pathlib import Path
 from flask import Flask
 
 from models.repository import Repository
+from service.core.capacity import Capacity
 from service.core.lease import Lease
+from service.core.locks import StripedLocks
+from service.core.mover import Mover
 from service.core.ports import Clock, Engine, Scans, StateStore
 from service.core.predictor import Limits
 from service.core.registry import Registry
@@ -25,7 +28,7 @@ from service.loader import Loader
 from service.metrics import Metrics, ServedNow
 from service.sessions import CountedPredictor, Sessions
 from service.settings import Settings, metrics_dir
-from service.stores import open_store
+from service.stores import is_local, open_store
 from service.stores.errors import StoreNotOpened
 from service.sweeper import Sweeper
 
@@ -76,10 +79,14 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     http_limits = HttpLimits(
         settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
     )
+    locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT)
     app = create_app(
         Collaborators(
-            predictor=CountedPredictor(metrics.sessions, registry, store, clock, limits),
+            predictor=CountedPredictor(
+                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity
+            ),
+            mover=Mover(registry, store, locks, capacity, clock, limits),
             registry=registry,
             store=store,
             problems=loader.problems,
@@ -96,7 +103,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
-    service = Service(app, registry, store, loader, metrics, sweeper, partial(body_limit, http_limits), is_short)
+    limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
+    service = Service(app, registry, store, loader, metrics, sweeper, limit, short)
     app.extensions["recurve"] = service
     return service
 

@@ -41,8 +41,8 @@ class Settings(BaseModel):
         "auto", description="What runs the models; auto takes LiteRT where a bundle has a step.tflite."
     )
     poll_s: float = Field(1.0, gt=0, le=3600, description="Seconds between looks for newly published models.")
-    max_body_bytes: int = Field(MIB, ge=1, description="Largest request body, except of a history.")
-    max_history_bytes: int = Field(16 * MIB, ge=1, description="Largest body of PUT history.")
+    max_body_bytes: int = Field(MIB, ge=1, description="Largest request body, except of a history or a state.")
+    max_history_bytes: int = Field(16 * MIB, ge=1, description="Largest body of PUT history and PUT state.")
     max_observations: int = Field(1000, ge=1, description="Most observations of one predict.")
     max_history: int = Field(100_000, ge=1, description="Most observations of one PUT history.")
     max_horizon: int = Field(1000, ge=1, description="Farthest look-ahead, in steps.")

@@ -40,6 +40,27 @@ class ClientNotFound(RecurveError):
             super().__init__(f"{detail}: it expired, its next observation restarts it", last_seen=moment)
 
 
+class ClientExists(RecurveError):
+    code = "client_exists"
+
+    def __init__(self, model: str, client: str) -> None:
+        super().__init__(f"model {model!r} keeps a client {client!r} already")
+
+
+class ForeignState(RecurveError):
+    """The state was made by other weights than those that would step it here. Nothing moved."""
+
+    code = "foreign_state"
+
+    def __init__(self, model: str, made_by: str, version: int, fingerprint: str) -> None:
+        super().__init__(
+            f"the state was made by the weights {made_by[:12]}…, model {model!r} is served by version {version} with "
+            f"the weights {fingerprint[:12]}…; it can be rebuilt from the observations it brings, if that is asked for",
+            fingerprint=made_by,
+            served={"version": version, "fingerprint": fingerprint},
+        )
+
+
 class InvalidInput(RecurveError):
     """A value the request carries is wrong; `field` names it. Nothing moved."""
 

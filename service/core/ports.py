@@ -83,6 +83,15 @@ class CountsClients(Protocol):
 
 
 @runtime_checkable
+class CountsRecords(Protocol):
+    """A store that can tell how much a scan will meet, by a look at the whole."""
+
+    def records(self) -> int:
+        """Records kept now, those of all tenants and models."""
+        ...
+
+
+@runtime_checkable
 class Scans(Protocol):
     """A store whose records can be walked through, those of all tenants and models: for what keeps house."""
 

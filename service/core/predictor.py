@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +10,11 @@ import numpy as np
 from service.core import order, standing, transition
 from service.core.capacity import Capacity
 from service.core.checks import check_request
-from service.core.errors import ClientNotFound, Contended, InvalidInput, RecordCorrupt
+from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
 from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
-from service.core.patience import give_way, is_hurried
+from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored
 from service.core.record import Record
 from service.core.records import Records
@@ -25,6 +24,7 @@ from service.core.scoring import observed_targets
 from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
+from service.core.writing import until_saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,26 @@ class Predictor:
     """Steps clients' states, one observation at a time or several, exactly once each.
 
     Safe from any thread and, over a shared store, from any process. Every refusal is a RecurveError and leaves
-    the client's record as it was.
+    the client's record as it was. `locks` and `capacity` are shared with whoever else writes in this process.
     """
 
     def __init__(
-        self, registry: Registry, store: StateStore, clock: Clock = time.time, limits: Limits | None = None
+        self,
+        registry: Registry,
+        store: StateStore,
+        clock: Clock = time.time,
+        limits: Limits | None = None,
+        *,
+        locks: StripedLocks | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.registry = registry
         self._store = store
         self._records = Records(store, clock)
         self._clock = clock
         self._limits = limits if limits is not None else Limits()
-        self._locks = StripedLocks()
-        self._capacity = Capacity(store, self._limits.max_clients, clock)
+        self._locks = StripedLocks() if locks is None else locks
+        self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Absorb the request's observations, all or none, and predict what comes next.
@@ -79,7 +86,7 @@ class Predictor:
                 turn = self._turn(model, model.labelled(), request, digest)
                 return self._commit(key, stored, transition.begin(turn, record), request)
             current = self.registry.at_least(model, record.generation)
-            served, fell_back = _version_for(current, record)
+            served, fell_back = version_for(current, record)
             if order.is_retry(record, request, digest):
                 return self._replay(key, current, served, record, request)
             if swept:
@@ -91,7 +98,7 @@ class Predictor:
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 
-        return self._until_saved(key, attempt)
+        return until_saved(self._locks, key, attempt, self._limits.contention_s)
 
     def prime(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
@@ -110,7 +117,7 @@ class Predictor:
             outcome = transition.prime(self._turn(current, current.labelled(), request, b""))
             return self._commit(key, stored, outcome, request)
 
-        return self._until_saved(key, attempt)
+        return until_saved(self._locks, key, attempt, self._limits.contention_s)
 
     def forecast(self, key: ClientKey, horizon: int) -> Answer:
         """Look `horizon` steps ahead from where the client stands; nothing moves."""
@@ -196,24 +203,6 @@ class Predictor:
             replayed=True,
         )
 
-    def _until_saved(self, key: ClientKey, attempt: Callable[[], Answer | None]) -> Answer:
-        """Run `attempt` under the client's lock until no other process gets in between, for a bounded time."""
-        deadline = time.monotonic() + self._limits.contention_s
-        lock = self._locks.of(key)
-        if not lock.acquire(timeout=0 if is_hurried() else self._limits.contention_s):
-            give_way()
-            raise Contended(f"others wait for client {key.client!r} as well; send it again")
-        try:
-            while True:
-                answer = attempt()
-                if answer is not None:
-                    return answer
-                give_way()
-                if time.monotonic() > deadline:
-                    raise Contended(f"client {key.client!r} is written by others all the time; send it again")
-        finally:
-            lock.release()
-
     # -- small things -------------------------------------------------------------------------------------------
 
     def _turn(self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes) -> Turn:
@@ -229,7 +218,7 @@ class Predictor:
         if not isinstance(record, Record):
             raise ClientNotFound(key.model, key.client)
         model = self.registry.at_least(model, record.generation)
-        served, fell_back = _version_for(model, record)
+        served, fell_back = version_for(model, record)
         if not expired_too and self._is_expired(served.spec, record):
             raise ClientNotFound(key.model, key.client, record.touched)
         return stored, record, served, transition.rebuild_reason(fell_back)
@@ -243,7 +232,7 @@ class Predictor:
         return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, spec)
 
 
-def _version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
+def version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
     """The version under the record's label; `stable` if that label is gone, and then True."""
     if record.label in model.labels:
         return model.labelled(record.label), False

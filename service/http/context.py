@@ -9,6 +9,7 @@ from typing import Any
 from flask import request
 
 from service.core.errors import InvalidInput
+from service.core.mover import Mover
 from service.core.ports import StateStore
 from service.core.predictor import Predictor
 from service.core.registry import Registry
@@ -37,6 +38,7 @@ class Collaborators:
     """Everything behind the routes. `problems` tells what could not be loaded, `exposition` is the metrics' text."""
 
     predictor: Predictor
+    mover: Mover
     registry: Registry
     store: StateStore
     problems: Callable[[], list[dict[str, Any]]] = list
@@ -49,12 +51,14 @@ def tenant() -> str:
     return TENANT
 
 
-def client_key(model: str, client: str) -> ClientKey:
-    """The key of the client named in the path; InvalidInput unless it is 1-256 printable characters."""
+def client_key(model: str, client: str, field: str = "client") -> ClientKey:
+    """The key of the client that `field` of the request names; InvalidInput unless it is 1-256 printable characters."""
     if not 1 <= len(client) <= ID_MAX:
-        raise InvalidInput("client", f"must be 1 to {ID_MAX} characters, not {len(client)}")
+        raise InvalidInput(field, f"must be 1 to {ID_MAX} characters, not {len(client)}")
     if not client.isprintable() or _UNDECODABLE in client:
-        raise InvalidInput("client", "must be printable characters in UTF-8")
+        raise InvalidInput(field, "must be printable characters in UTF-8")
+    if "/" in client:  # in a body; no path could ask for it again
+        raise InvalidInput(field, "can't contain '/'")
     return ClientKey(tenant(), model, client)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from service.core.mover import Moved
 from service.core.registry import Served, ServedModel
 from service.core.requests import Answer, ClientView, GateTrace, Previous
 from service.core.types import FloatArray, ModelSpec
@@ -79,6 +80,19 @@ def client(view: ClientView) -> dict[str, Any]:
             }
             for live in view.live
         },
+    }
+
+
+def moved(result: Moved) -> dict[str, Any]:
+    """Where a client stands whose state was brought there; `state` is what its next answer will say of it."""
+    state = result.state
+    return {
+        "model": result.spec.name,
+        "version": result.spec.version,
+        "client": result.client,
+        "fingerprint": result.fingerprint,
+        "step": result.step,
+        "state": {"status": state.status, "reason": state.reason, "context": state.context, "filled": state.filled},
     }
 
 

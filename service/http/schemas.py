@@ -66,9 +66,24 @@ def decode(kind: type[M], data: bytes, spec: ModelSpec, most: int) -> M:
     A body with many more values than `most` observations of the model have is refused before it is parsed: 16 MB of
     `{},{},` would become 600 MB of objects only to be counted.
     """
-    marks = sum(data.count(mark) for mark in (b",", b"[", b"{"))  # each value but a lone one has one before or in it
-    if marks > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
+    if _marks(data) > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
         raise InvalidInput("observations", f"are more than {most}, the most that one request takes")
+    return _parse(kind, data)
+
+
+def decode_small(kind: type[M], data: bytes) -> M:
+    """The body in `data`, of a kind without observations; refused as by `decode`."""
+    if _marks(data) > _MARKS_ELSE:
+        raise MalformedBody("the body holds far more values than this request takes")
+    return _parse(kind, data)
+
+
+def _marks(data: bytes) -> int:
+    """At least the number of values in `data`: each but a lone one has such a mark before or in it."""
+    return sum(data.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _parse(kind: type[M], data: bytes) -> M:
     try:
         body = kind.model_validate_json(data)
     except ValidationError as error:
@@ -112,11 +127,25 @@ def predict_request(
     )
 
 
+class ForkBody(Body):
+    """A fork: the new client's name."""
+
+    to: str
+
+
 def idempotency_key(key: str | None) -> str | None:
     """The Idempotency-Key header's value: 1-255 visible ASCII characters, None if there is no such header."""
     if key is not None and _KEY.fullmatch(key) is None:
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
     return key
+
+
+def query_flag(query: Mapping[str, str], name: str) -> bool:
+    """A yes or no of the query string, no if it is not there; InvalidInput naming it."""
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidInput(name, f"must be true or false, not {text[:40]!r}")
+    return text == "true"
 
 
 def query_int(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -12,11 +12,12 @@ def body_limit(limits: HttpLimits, method: str) -> int:
     return limits.max_history_bytes if method == "PUT" else limits.max_body_bytes
 
 
-def is_short(method: str, path: str, size: int) -> bool:
+def is_short(local: bool, method: str, path: str, size: int) -> bool:
     """Whether a request is worth a try where nothing may take long: a predict of little, or a sign of life.
 
-    `size` is its body's in bytes.
+    `local` says that the store is this machine's own; across a network even a predict waits. `size` is the body's in
+    bytes.
     """
     if method == "POST":
-        return size <= SHORT_BYTES and path.endswith("/predict")
+        return local and size <= SHORT_BYTES and path.endswith("/predict")
     return path == "/livez"

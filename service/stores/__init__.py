@@ -12,6 +12,7 @@ from service.stores.memory import MemoryStore
 from service.stores.redis_url import SCHEMES, without_password
 from service.stores.redis_url import parse as parse_redis
 from service.stores.sqlite import SYNCHRONOUS, Durability, SqliteStore
+from service.stores.sqlite_folder import is_store
 
 
 def open_store(url: str) -> StateStore:
@@ -31,6 +32,28 @@ def open_store(url: str) -> StateStore:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS)
         raise StoreNotOpened(f"no store is called {without_password(url)!r}; known: {known}")
     return opener(url, parts)
+
+
+def open_existing(url: str) -> StateStore:
+    """As `open_store`, but StoreNotOpened where no store was made yet, rather than making an empty one."""
+    folder = sqlite_folder(url)
+    if folder is not None and folder != Path() and not is_store(folder):
+        raise StoreNotOpened(f"{folder} holds no records yet; is the path right?")
+    return open_store(url)
+
+
+def sqlite_folder(url: str) -> Path | None:
+    """The folder that a sqlite:/// URL names, None for a URL of another kind."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return Path(unquote(parts.path.removeprefix("/"))) if parts.scheme == "sqlite" else None
+
+
+def is_local(url: str) -> bool:
+    """Whether the store's records are on this machine, a matter of microseconds, rather than across a network."""
+    return urlsplit(url).scheme not in SCHEMES
 
 
 def _open_memory(url: str, parts: SplitResult) -> StateStore:

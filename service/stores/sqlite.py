@@ -23,6 +23,7 @@ Durability = Literal["process", "power"]
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
 
 _KIND, _SCAN = "s", "s-scan"
+_BEYOND = "\x7f"  # every key is before it: percent-encoded text
 
 
 class SqliteStore:
@@ -80,6 +81,9 @@ class SqliteStore:
         if len(rows) == limit:
             return Scan(entries, cursors.encode_number(_SCAN, shard, rows[-1][0]))
         return Scan(entries, cursors.encode_number(_SCAN, shard + 1, 0) if shard + 1 < SHARDS else None)
+
+    def records(self) -> int:
+        return sum(shard.count("", _BEYOND) for shard in self._shards)
 
     def close(self) -> None:
         self._checkpointer.close()

@@ -42,6 +42,11 @@ def checkpoint_lock(folder: Path) -> Path:
     return folder / "checkpoint.lock"
 
 
+def is_store(folder: Path) -> bool:
+    """Whether a store was ever made in `folder`."""
+    return (folder / SETTINGS).is_file()
+
+
 def prepare(folder: Path) -> None:
     """Makes `folder` a store if it is none yet; StoreNotOpened if it is not writable or of another layout."""
     try:

@@ -88,6 +88,19 @@ def test_the_command_line_wins_over_the_environment(started):
     assert (found["RECURVE_PORT"], found["RECURVE_WORKERS"], found["RECURVE_ACCESS_LOG"]) == ("8111", "5", "true")
 
 
+def test_serving_may_be_named_as_the_command(started):
+    result, found = started("serve", "--port", "8111")
+    assert result.exit_code == 0, result.output
+    assert found["RECURVE_PORT"] == "8111"
+
+
+def test_options_for_serving_before_another_command_are_refused_rather_than_ignored(started):
+    result, found = started("--state-url", "sqlite:///elsewhere", "state", "migrate")
+    assert result.exit_code == 2
+    assert "no options of 'state'" in result.output
+    assert found == {}
+
+
 def test_a_wrong_option_is_a_usage_error_and_starts_nothing(started):
     result, found = started("--port", "eighty")
     assert result.exit_code == 2

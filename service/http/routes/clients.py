@@ -1,14 +1,16 @@
-"""Clients: inspect, forget, list, look at the gates."""
+"""Clients: inspect, forget, list, look at the gates, forget many."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from service.core.errors import ClientNotFound
+from service.core import bulk
+from service.core.errors import ClientNotFound, InvalidInput
 from service.http import render
 from service.http.context import Collaborators, check_query, client_key, tenant
 from service.http.output import json_response
-from service.http.schemas import query_int
+from service.http.routes import states
+from service.http.schemas import query_flag, query_int
 
 PAGE, PAGE_MAX = 100, 1000
 GATES, GATES_MAX = 48, 512  # 512 is the longest context a bundle may have
@@ -20,10 +22,21 @@ def blueprint(deps: Collaborators) -> Blueprint:
 
     @routes.get("/v1/models/<model>/clients")
     def listing(model: str) -> Response:
-        check_query(request.environ, "after", "limit")
-        limit = query_int(request.args, "limit", PAGE, 1, PAGE_MAX)
-        page = deps.predictor.clients(tenant(), model, request.args.get("after"), limit)
+        check_query(request.environ, "prefix", "after", "limit")
+        query = request.args
+        limit = query_int(query, "limit", PAGE, 1, PAGE_MAX)
+        page = bulk.matching(deps.predictor, tenant(), model, query.get("prefix", ""), query.get("after"), limit)
         return json_response({"model": model, "clients": page.clients, "next": page.cursor})
+
+    @routes.delete("/v1/models/<model>/clients")
+    def forget_matching(model: str) -> Response:
+        check_query(request.environ, "prefix", "all", "after")
+        query = request.args
+        prefix, everyone = query.get("prefix"), query_flag(query, "all")
+        if prefix is None or (prefix == "") is not everyone:
+            raise InvalidInput("prefix", "must say whose names to forget; prefix=&all=true forgets every client")
+        forgotten = bulk.forget_matching(deps.predictor, tenant(), model, prefix, query.get("after"))
+        return json_response({"model": model, "deleted": forgotten.deleted, "next": forgotten.cursor})
 
     @routes.get("/v1/models/<model>/clients/<client>")
     def inspect(model: str, client: str) -> Response:
@@ -43,4 +56,5 @@ def blueprint(deps: Collaborators) -> Blueprint:
         last = query_int(request.args, "last", GATES, 1, GATES_MAX)
         return json_response(render.gates(deps.predictor.gates(client_key(model, client), last)))
 
+    states.add(routes, deps)
     return routes

@@ -59,6 +59,56 @@ def test_filled_steps_are_filled_anew():
     assert (answer.state.context, answer.state.filled) == (3, 0)
 
 
+def test_filled_steps_before_the_first_kept_observation_are_left_out_of_a_rebuilt_state():
+    """There is nothing to fill them with: their observation has left the context."""
+    desk = Desk(make_spec(interval_s=HOUR, context_length=4))
+    t0 = desk.clock.now - 100 * HOUR
+    desk.send(8, times=(t0,))
+    desk.send(6, times=(t0 + 3 * HOUR,))
+    desk.send(2, times=(t0 + 4 * HOUR,))
+    assert np.isnan(decode(desk.key, desk.stored()).context[0, 0])
+    spec, _ = update(desk, context_length=4)
+    alone = Desk(spec, engine=LeakyIntegrator(0.25))
+    alone.send(6, 2)
+    answer = desk.send(5, times=(t0 + 5 * HOUR,))
+    assert answer.y.tolist() == alone.send(5).y.tolist()
+    assert (answer.step, answer.state.context) == (4, 3)
+
+
+@pytest.mark.parametrize("kept", [2, 8, 100])
+def test_a_version_with_another_context_length_rebuilds_from_what_there_is_and_keeps_its_own(kept):
+    desk = Desk(make_spec(context_length=8))
+    desk.send(*range(20))
+    update(desk, context_length=kept)
+    answer = desk.send(1)
+    assert (answer.state.status, answer.state.context) == ("rebuilt", 9)
+    assert len(decode(desk.key, desk.stored()).context) == min(kept, 9)
+
+
+def test_a_client_that_expired_before_an_update_starts_anew_under_the_new_weights(desk):
+    desk.send(1, 2, 3)
+    spec, _ = update(desk)
+    desk.clock.now += 8 * 24 * HOUR
+    answer = desk.send(4)
+    assert (answer.state.status, answer.state.reason, answer.state.context) == ("restarted", "expired", 1)
+    assert answer.y.tolist() == Desk(spec, engine=LeakyIntegrator(0.25)).send(4).y.tolist()
+
+
+def test_a_primed_client_is_rebuilt_and_marked_on_what_it_was_told_though_the_new_version_has_other_quantiles():
+    desk = Desk(make_spec())
+    told = desk.prime(1, 2).y[-1, 0, 0]
+
+    class PointOnly(LeakyIntegrator):
+        def step(self, x, state):
+            y, following = super().step(x, state)
+            return np.ascontiguousarray(y[..., :1]), following
+
+    spec2 = make_spec(version=2, fingerprint="11", quantiles=(), interval_columns=None, residuals=None, level=None)
+    serve(desk.registry, spec2, PointOnly(0.25), generation=2)
+    answer = desk.send(4)
+    assert (answer.state.status, answer.previous.predicted[0], answer.interval) == ("rebuilt", told, None)
+
+
 def test_a_retry_across_an_update_gets_the_answer_of_the_version_that_gave_it(desk):
     first = desk.send(1, step=1)
     update(desk)

@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.core.capacity import Capacity
 from service.core.errors import StoreUnavailable
+from service.core.locks import StripedLocks
+from service.core.mover import Mover
 from service.core.predictor import Limits, Predictor
 from service.core.registry import Registry
 from service.core.types import ClientKey, FeatureSpec
@@ -70,10 +73,13 @@ class Api:
             serve(self.registry, spec, HalfEngine() if spec.name == "half" else self.engine)
         self.observed = []
         self.problems = []
+        bounds = Limits(**{"max_clients": 40, **limits})
+        shared = {"locks": StripedLocks(), "capacity": Capacity(self.store, bounds.max_clients, self.clock)}
         http = HttpLimits(max_body_bytes=4000, max_history_bytes=20_000, max_observations=5, max_history=50)
         self.app = create_app(
             Collaborators(
-                Predictor(self.registry, self.store, self.clock, Limits(**{"max_clients": 40, **limits})),
+                Predictor(self.registry, self.store, self.clock, bounds, **shared),
+                Mover(self.registry, self.store, clock=self.clock, limits=bounds, **shared),
                 self.registry,
                 self.store,
                 problems=lambda: self.problems,

@@ -1,0 +1,117 @@
+"""Records from one place into a store, each whole, none over a newer one; the same again changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+from service.core import tombstones
+from service.core.errors import RecordCorrupt, StoreUnavailable
+from service.core.lease import TENANT as LEASES
+from service.core.ports import Entry, Scans, StateStore, Stored
+from service.core.quarantine import SET_ASIDE
+from service.core.record import decode
+from service.core.tombstones import BURIED
+from service.core.types import ClientKey
+
+Outcome = Literal["moved", "there", "kept"]
+T = TypeVar("T")
+
+SLICE = 200  # records between two looks at anything else
+PATIENCE_S = 30.0
+_OURS = (BURIED, SET_ASIDE)  # before a tenant's name: what else is kept of its clients
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the records: brought over, there already, or kept as they were because they are newer."""
+
+    moved: int = 0
+    there: int = 0
+    kept: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """One more."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which records: those of one tenant, of one model, None for all."""
+
+    tenant: str | None = None
+    model: str | None = None
+
+    def takes(self, key: ClientKey) -> bool:
+        """Whether the record under `key` is one of them; what else is kept of its clients goes with a tenant.
+
+        Leases stay: they are claims of processes, over within a minute.
+        """
+        of = next((key.tenant.removeprefix(mark) for mark in _OURS if key.tenant.startswith(mark)), key.tenant)
+        return key.tenant != LEASES and self.tenant in (None, of) and self.model in (None, key.model)
+
+
+def slices(source: Scans, after: str | None = None, limit: int = SLICE) -> Iterator[tuple[list[Entry], str | None]]:
+    """The records of a store, slice by slice, each with the cursor that goes on after it, None after the last."""
+    while True:
+        found = patiently(partial(source.scan, after, limit))
+        after = found.cursor
+        yield found.entries, after
+        if after is None:
+            return
+
+
+def bring(target: StateStore, entry: Entry, *, replace: bool = False) -> Outcome:
+    """Put a record into `target`, nonce and all, with compare-and-set.
+
+    What is there already is left alone unless it is older than `entry`, or `replace`: older by the time the client
+    was last heard of, then by its step. Of two that can't be compared, the one that is there stays.
+    """
+    while True:
+        stored = patiently(partial(target.load, entry.key))
+        if stored is not None:
+            if stored == (entry.nonce, entry.blob):
+                return "there"
+            if not replace and not _newer(entry, stored):
+                return "kept"
+        old = None if stored is None else stored.nonce
+        if old == entry.nonce:  # to a store that would be the write it has: it need not write it again
+            patiently(partial(target.delete, entry.key, old))
+            old = None
+        if patiently(partial(target.save, entry.key, old, entry.nonce, entry.blob)):
+            return "moved"
+
+
+def patiently(call: Callable[[], T], bound_s: float = PATIENCE_S) -> T:
+    """What `call` returns, tried again while the store is away, for `bound_s`; then its StoreUnavailable."""
+    deadline, wait_s = time.monotonic() + bound_s, 0.1
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() + wait_s > deadline:
+                raise
+        time.sleep(wait_s)
+        wait_s = min(2.0, 2 * wait_s)
+
+
+def _newer(entry: Entry, stored: Stored) -> bool:
+    ours, theirs = _age(entry.key, entry.blob), _age(entry.key, stored.blob)
+    if ours is None or theirs is None:
+        return ours is not None and stored.nonce == entry.nonce  # the same write, of which theirs is damaged
+    return ours > theirs
+
+
+def _age(key: ClientKey, blob: bytes) -> tuple[float, int] | None:
+    """What tells an older record or tombstone from a newer one; None for bytes that are neither."""
+    try:
+        if key.tenant.startswith(BURIED):
+            stone = tombstones.decode(key, blob)
+            return stone.touched, stone.step
+        record = decode(key, blob)
+    except RecordCorrupt:
+        return None
+    return record.touched, record.step

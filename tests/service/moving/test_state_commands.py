@@ -1,0 +1,352 @@
+"""`python -m service state`: records move whole, once, over nothing newer, and a stopped run goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+
+from service.__main__ import main
+from service.core.errors import StoreUnavailable
+from service.core.lease import TENANT as LEASES
+from service.core.tombstones import Tombstone, encode, stone_key
+from service.moving.transfer import patiently
+from tests.service.moving.records import NOW, content, fill, key, put
+from tests.serving import wait_until
+from tests.stores.redis_servers import redis_server
+
+ROOT = Path(__file__).parents[3]
+BOUND_S = 60.0
+SEED = 7
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def source(tmp_path):
+    return f"sqlite:///{tmp_path}/source"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def target(request, tmp_path):
+    """A store of each kind that processes can share, empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/target"
+    server = request.getfixturevalue("server")
+    server.ask("FLUSHALL")
+    return server.url
+
+
+def run(*arguments, status=0, **options):
+    result = CliRunner().invoke(main, ["state", *map(str, arguments)], **options)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def started(*arguments):
+    """The command as a process of its own."""
+    command = [sys.executable, "-m", "service", "state", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+KEYS = [*map(key, range(300)), key(1, model="other"), key(1, tenant="somebody")]
+
+
+# -- migrate ----------------------------------------------------------------------------------------------------------
+
+
+def test_migrating_brings_every_record_to_the_byte_and_leaves_the_source(source, target):
+    fill(source, KEYS)
+    put(source, key(1)._replace(tenant="~quarantine~default"), b"torn....", b"no record")
+    before = content(source)
+    assert "303 records moved, 0 were there" in run("migrate", "--from", source, "--to", target)
+    assert content(target) == content(source) == before
+    assert "0 records moved, 303 were there" in run("migrate", "--from", source, "--to", target)
+
+
+def test_migrating_again_brings_what_moved_on_and_nothing_over_what_moved_on_there(source, target):
+    fill(source, KEYS)
+    run("migrate", "--from", source, "--to", target)
+    fill(source, KEYS[:5], step=2, touched=NOW + 1)
+    fill(target, KEYS[5:10], step=7, touched=NOW + 2)
+    kept = content(target)
+    output = run("migrate", "--from", source, "--to", target)
+    assert "5 records moved, 292 were there" in output
+    assert "5 stayed as they are" in output
+    found, ours = content(target), content(source)
+    assert {one: found[one] for one in KEYS[5:10]} == {one: kept[one] for one in KEYS[5:10]}
+    assert all(found[one] == ours[one] for one in KEYS if one not in KEYS[5:10])
+    assert "5 records moved" in run("migrate", "--from", source, "--to", target, "--replace")
+    assert content(target) == ours
+
+
+def test_of_two_at_the_same_time_the_later_step_counts(source, target):
+    fill(source, KEYS[:1], step=8)
+    fill(target, KEYS[:1], step=9)
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+
+
+def test_bytes_that_no_release_reads_are_moved_and_never_overwritten(source, target):
+    put(source, KEYS[0], b"12345678", b"from here")
+    run("migrate", "--from", source, "--to", target)
+    put(source, KEYS[1], b"12345678", b"from here")
+    put(target, KEYS[1], b"87654321", b"from there")
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+    assert content(target) == {KEYS[0]: (b"12345678", b"from here"), KEYS[1]: (b"87654321", b"from there")}
+
+
+def test_a_copy_that_was_damaged_under_its_nonce_is_repaired(source, target):
+    fill(source, KEYS[:1])
+    nonce, blob = content(source)[KEYS[0]]
+    put(target, KEYS[0], nonce, blob[:-1] + b"?")
+    assert "1 records moved" in run("migrate", "--from", source, "--to", target)
+    assert content(target) == content(source)
+
+
+def test_one_tenant_or_one_model_moves_alone_and_leases_never(source, target):
+    fill(source, KEYS)
+    for tenant in (LEASES, "~expired~somebody", "~quarantine~somebody", "~expired~default"):
+        put(source, key(2, tenant=tenant), b"12345678", b"a mark")
+    run("migrate", "--from", source, "--to", target, "--tenant", "somebody")
+    assert sorted(content(target)) == [
+        key(1, "somebody"),
+        *(key(2, f"~{kept}~somebody") for kept in ("expired", "quarantine")),
+    ]
+    run("migrate", "--from", source, "--to", target, "--model", "other")
+    assert key(1, model="other") in content(target)
+    assert len(content(target)) == 4
+    run("migrate", "--from", source, "--to", target)
+    assert set(content(source)) - set(content(target)) == {key(2, tenant=LEASES)}
+
+
+def test_of_two_tombstones_the_later_stays(source, target):
+    place = stone_key(KEYS[0])
+
+    def bury(url, step, nonce):
+        stone = Tombstone("stable", 1, step, NOW, NOW, NOW + step, NOW + 10, b"12345678")
+        put(url, place, nonce, encode(place, stone))
+
+    bury(source, 5, b"older...")
+    bury(target, 6, b"newer...")
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+    assert "1 records moved" in run("migrate", "--from", target, "--to", source)
+    assert content(source) == content(target)
+
+
+# -- export and import ------------------------------------------------------------------------------------------------
+
+
+def test_an_export_imports_to_the_byte(source, target, tmp_path):
+    fill(source, KEYS)
+    file = tmp_path / "records.jsonl"
+    run("export", "--from", source, "--to", file)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["records.jsonl"]
+    assert "302 records moved" in run("import", "--from", file, "--to", target)
+    assert content(target) == content(source)
+    assert "0 records moved, 302 were there" in run("import", "--from", file, "--to", target)
+
+
+def test_an_export_of_any_store_goes_through_a_pipe(source, target):
+    fill(target, KEYS[:20])
+    command = [sys.executable, "-m", "service", "state"]
+    out = subprocess.run(
+        [*command, "export", "--from", target, "--to", "-"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    assert json.loads(out.splitlines()[0])["format"] == "recurve-records/1"
+    done = subprocess.run(
+        [*command, "import", "--from", "-", "--to", source], cwd=ROOT, input=out, capture_output=True, check=True
+    )
+    assert b"20 records moved" in done.stdout
+    assert content(source) == content(target)
+    cut = subprocess.run(
+        [*command, "import", "--from", "-", "--to", source], cwd=ROOT, input=out[:-20], capture_output=True, check=False
+    )
+    assert (cut.returncode, b"cut" in cut.stderr, cut.stdout) == (1, True, b"")
+
+
+def test_a_file_with_any_damage_is_refused_before_anything_moves(source, tmp_path):
+    fill(source, KEYS[:3])
+    file, target = tmp_path / "records.jsonl", f"sqlite:///{tmp_path}/target"
+    run("export", "--from", source, "--to", file)
+    whole, random = file.read_bytes(), Random(SEED)
+    print("seed", SEED)
+    lines = whole.splitlines(keepends=True)
+    damaged = [
+        *(whole[:at] for at in random.sample(range(len(whole)), 40)),
+        *(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in random.sample(range(len(whole)), 60)),
+        whole + b"{}\n",
+        b"".join(lines[:2] + lines[3:]),
+        b"".join([lines[0], lines[2], lines[1], *lines[3:]]),
+        b"[1]\n",
+        b"[" * 100_000,
+        b'{"format":"recurve-records/2"}\n',
+    ]
+    for content_ in damaged:
+        file.write_bytes(content_)
+        output = run("import", "--from", file, "--to", target, status=1)
+        assert "line" in output or "format" in output
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_record_that_is_none_is_refused_whatever_its_checksum_says(tmp_path):
+    import hashlib
+
+    def line(content):
+        text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        return text[:-1] + b',"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+
+    good = {"client": "c", "model": "m", "nonce": "00" * 8, "record": "AAAA", "tenant": "t"}
+    for bad in ({"nonce": "x"}, {"record": "?"}, {"client": None, "nonce": None}):
+        sealed = {**good, **bad}
+        text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
+        content_ = sealed | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+        file = tmp_path / "bad"
+        file.write_text('{"format":"recurve-records/1"}\n' + json.dumps(content_) + "\n")
+        assert "line 2 is no record" in run("import", "--from", file, "--to", f"sqlite:///{tmp_path}/t", status=1)
+
+
+# -- stopped and gone on with -----------------------------------------------------------------------------------------
+
+MANY = [key(number) for number in range(4_000)]  # about 9 MB as a file: some of it is noted before the end
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('large')}/s"
+    fill(url, MANY)
+    return url
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_export_goes_on_where_it_was(large, tmp_path, how):
+    file = tmp_path / "records.jsonl"
+    note = tmp_path / "records.jsonl.part.json"
+    process = started("export", "--from", large, "--to", file)
+    wait_until(lambda: note.exists() or process.poll() is not None, BOUND_S, "the first note", every_s=0.001)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=BOUND_S)
+    assert (process.returncode, file.exists()) == (-9 if how == signal.SIGKILL else 130, False), errors
+    assert how == signal.SIGKILL or "goes on from here" in errors
+    noted = json.loads(note.read_text())
+    assert 0 < noted["records"] < len(MANY)
+    run("export", "--from", large, "--to", file)
+    assert not note.exists()
+    lines = file.read_bytes().splitlines()
+    assert len(lines) == len(MANY) + 2, "gone on with, not begun anew or written twice"
+    target = f"sqlite:///{tmp_path}/t"
+    run("import", "--from", file, "--to", target)
+    assert content(target) == content(large)
+
+
+def test_what_is_left_of_another_export_is_neither_used_nor_lost(large, source, tmp_path):
+    file = tmp_path / "records.jsonl"
+    process = started("export", "--from", large, "--to", file)
+    wait_until(lambda: (tmp_path / "records.jsonl.part.json").exists(), BOUND_S, "the first note", every_s=0.001)
+    process.kill()
+    process.communicate(timeout=BOUND_S)
+    fill(source, KEYS[:1])
+    for other in (("--from", source), ("--from", large, "--model", "toy")):
+        assert "is of another export" in run("export", *other, "--to", file, status=1)
+    (tmp_path / "records.jsonl.part").write_bytes(b"")
+    assert "has lost its end" in run("export", "--from", large, "--to", file, status=1)
+    (tmp_path / "records.jsonl.part.json").write_text("{")
+    assert "is damaged" in run("export", "--from", large, "--to", file, status=1)
+    (tmp_path / "records.jsonl.part").unlink()
+    run("export", "--from", source, "--to", file)
+
+
+@pytest.mark.parametrize(
+    ("command", "how"), [("migrate", signal.SIGKILL), ("migrate", signal.SIGINT), ("import", signal.SIGKILL)]
+)
+def test_a_stopped_move_goes_on_where_it_was(large, target, tmp_path, command, how):
+    origin = large
+    if command == "import":
+        origin = tmp_path / "records.jsonl"
+        run("export", "--from", large, "--to", origin)
+    process = started(command, "--from", origin, "--to", target)
+    wait_until(lambda: some(target) or process.poll() is not None, BOUND_S, "the first records", every_s=0.001)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=BOUND_S)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130), errors
+    there = content(target)
+    expected = content(large)
+    assert 0 < len(there) < len(MANY)
+    assert there.items() <= expected.items(), "whole records, or none"
+    output = run(command, "--from", origin, "--to", target)
+    assert f"{len(MANY) - len(there):,} records moved, {len(there):,} were there" in output
+    assert content(target) == expected
+
+
+def some(url):
+    """Whether there is anything in a store, looked up from outside."""
+    if url.startswith("sqlite"):
+        folder = Path(url.removeprefix("sqlite:///"))
+        with suppress(FileNotFoundError):  # a log comes and goes
+            return any(file.stat().st_size > 100_000 for file in folder.glob("*-wal"))
+        return False
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        return client.dbsize() > 100
+
+
+# -- what can't be done -----------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_is_not_there_is_named_and_not_made(source, target, tmp_path):
+    assert "holds no records yet" in run("migrate", "--from", source, "--to", target, status=1)
+    assert "holds no records" in run("export", "--from", source, "--to", tmp_path / "f", status=1)
+    assert "no records" in run("backup", "--from", source, "--to", tmp_path / "b", status=1)
+    assert not (tmp_path / "source").exists()
+    assert "No such file" in run("import", "--from", tmp_path / "nothing", "--to", target, status=1)
+
+
+def test_an_existing_file_is_overwritten_only_on_demand(source, tmp_path):
+    fill(source, KEYS[:2])
+    file = tmp_path / "records.jsonl"
+    file.write_text("mine")
+    assert "--replace" in run("export", "--from", source, "--to", file, status=1)
+    assert file.read_text() == "mine"
+    run("export", "--from", source, "--to", file, "--replace")
+    assert len(file.read_bytes().splitlines()) == 4
+
+
+def test_a_move_that_makes_no_sense_is_a_usage_error(source, tmp_path):
+    fill(source, KEYS[:1])
+    assert "the same store" in run("migrate", "--from", source, "--to", source, status=2)
+    assert "lives inside" in run("migrate", "--from", "memory://", "--to", source, status=2)
+    assert "lives inside" in run("migrate", "--from", source, "--to", "memory://", status=2)
+    assert "only sqlite" in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
+    assert "hunter2" not in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
+    assert "no store is called" in run("migrate", "--from", source, "--to", "ftp://x", status=1)
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for_and_not_for_ever():
+    left = [StoreUnavailable("away")] * 2
+
+    def call():
+        if left:
+            raise left.pop()
+        return "back"
+
+    assert patiently(call) == "back"
+    left.extend([StoreUnavailable("away")] * 3)
+    with pytest.raises(StoreUnavailable):
+        patiently(call, bound_s=0.05)
+
+
+def test_help_says_what_each_command_does():
+    for command in ("export", "import", "migrate", "backup"):
+        text = run(command, "--help")
+        assert "--from" in text
+        assert "--to" in text
+    assert "--help" in run("--help")
