@@ -23,6 +23,7 @@ App = Callable[..., Iterable[bytes]]
 
 _NAMES: dict[bytes, str | None] = {}  # header names as environ has them; those seen are few
 _NAMES_MAX = 1000
+_NAME_BYTES = 64  # of a name that is remembered
 
 
 class Exchange:
@@ -169,6 +170,6 @@ def _environ_name(name: bytes) -> str | None:
         key = name.decode("latin-1").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
-    if len(_NAMES) < _NAMES_MAX:
+    if len(_NAMES) < _NAMES_MAX and len(name) <= _NAME_BYTES:
         _NAMES[name] = key
     return key

@@ -200,6 +200,15 @@ def test_a_body_in_tiny_pieces_takes_no_more_memory_than_whole():
     assert held < 400_000
 
 
+def test_long_made_up_header_names_are_not_remembered():
+    tracemalloc.start()
+    for i in range(200):
+        Exchange({}).add_header(b"x" * 8000 + b"%d" % i, b"")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 400_000
+
+
 @visit
 async def test_requests_ahead_of_their_turn_are_few():
     async with open_house(patience_s=BOUND_S) as guests:
