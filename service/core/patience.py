@@ -20,13 +20,14 @@ _thread = threading.local()
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
-    """Within, this thread's calls give way instead of waiting."""
-    _thread.hurried = True
+def hurried(yes: bool = True) -> Iterator[None]:
+    """Within, this thread's calls give way instead of waiting; or with `yes` False wait all the same."""
+    before = is_hurried()
+    _thread.hurried = yes
     try:
         yield
     finally:
-        _thread.hurried = False
+        _thread.hurried = before
 
 
 def is_hurried() -> bool:

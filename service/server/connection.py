@@ -18,7 +18,7 @@ DRAIN_S = 2.0  # for what is still coming in of a request that is answered
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """HTTP/1.1 over one transport. All methods run in the event loop.
 
     `deadline` (loop time, None for none) is when the house calls `expire`.
@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio's side -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BufferedProtocol."""
         self._transport = cast(Transport, transport)
         peer = transport.get_extra_info("peername") or ("", 0)
         server = transport.get_extra_info("sockname") or ("", 0)
@@ -48,21 +48,25 @@ class Connection(asyncio.Protocol):
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BufferedProtocol."""
         self._forget()
         self._house.leave(self)
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        reader = self._reader
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """See asyncio.BufferedProtocol."""
+        return self._house.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        data, reader = bytes(memoryview(self._house.buffer)[:nbytes]), self._reader
         if reader.deaf:
             return
         if self._busy:
             pass  # time begins when it is answered
         elif reader.arriving is None:
             self.deadline = self._house.now() + self._house.bounds.patience_s
-        elif self.deadline is not None and not reader.arriving.handed:
-            self.deadline += len(data) / PACE
+        elif self.deadline is not None:
+            self.deadline += nbytes / PACE
         reader.feed(data)
         if not self._busy:
             self._go_on()
@@ -70,18 +74,18 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol: what was asked for is still answered."""
+        """See asyncio.BufferedProtocol: what was asked for is still answered."""
         self._reader.deaf = True
         return not self._lingers and (self._busy or bool(self._waiting))
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol: the peer does not read its answers."""
+        """See asyncio.BufferedProtocol: the peer does not read its answers, or not as fast."""
         self._blocked = True
-        self.deadline = self._house.now() + self._house.bounds.patience_s
+        self._give_time_to_read()
         self._pause()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BufferedProtocol."""
         self._blocked = False
         self._rest()
         self._go_on()
@@ -99,7 +103,7 @@ class Connection(asyncio.Protocol):
 
     def through(self, exchange: Exchange) -> None:
         """See reading.Listener."""
-        if self._last:
+        if self._last or (self._house.stopping and not self._busy):
             self._end()
         elif not self._busy:
             self._rest()
@@ -118,6 +122,8 @@ class Connection(asyncio.Protocol):
             if not self._lingers:
                 self._transport.write(self._reader.refusal.encode())
                 self._linger()
+        elif self._reader.deaf and self._reader.arriving is not None:  # it sent what can't be read, after its answer
+            self._linger()
         elif self._reader.deaf:
             self._end()
         elif self._paused:
@@ -153,7 +159,7 @@ class Connection(asyncio.Protocol):
         """The deadline has passed."""
         self.deadline = None
         exchange = self._reader.arriving
-        if self._blocked or self._lingers:
+        if self._blocked or self._lingers or self._transport.is_closing():
             self._transport.abort()
         elif exchange is None or exchange.handed:
             self._end()
@@ -165,12 +171,12 @@ class Connection(asyncio.Protocol):
         """The process is asked to stop: an idle connection ends, what is arriving has STOPPING_S."""
         if self._lingers or (self._reader.arriving is None and not self._busy and not self._waiting):
             self._end()
-        elif self.deadline is not None:
+        if self.deadline is not None:
             self.deadline = min(self.deadline, self._house.now() + STOPPING_S)
 
     def _rest(self) -> None:
         """Nothing is owed: until the next request, or for the one that is arriving, time begins now."""
-        if not self._blocked:
+        if not self._blocked and not self._transport.is_closing():
             bounds = self._house.bounds
             wait_s = bounds.keepalive_s if self._reader.arriving is None else bounds.patience_s
             self.deadline = self._house.now() + wait_s
@@ -192,6 +198,12 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         self._forget()
         self._transport.close()
+        self._give_time_to_read()
+
+    def _give_time_to_read(self) -> None:
+        """What is written must leave here in time, at PACE if it is much."""
+        rest = self._transport.get_write_buffer_size() / PACE
+        self.deadline = self._house.now() + self._house.bounds.patience_s + rest
 
     def _forget(self) -> None:
         """Give back what is held of requests that will not be answered."""

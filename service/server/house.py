@@ -13,6 +13,8 @@ from service.core.patience import WouldWait, hurried
 from service.server.exchange import App, Exchange, answer
 
 HELD_BYTES = 64 * 1024 * 1024  # of bodies that are arriving, all connections together
+SMALL_BYTES = 16 * 1024  # a body of no more is let in beside any number of large ones
+READ_BYTES = 16 * 1024  # at once: of the smallest requests that is a megabyte, once they are parsed
 
 Answered = Callable[[Exchange, bytes, bool], None]
 
@@ -70,6 +72,7 @@ class House:
         self.guests: set[Guest] = set()
         self.stopping = False
         self.answers = 0
+        self.buffer = bytearray(READ_BYTES)  # one for all: what is in it is taken out before the next read
 
     def enter(self, guest: Guest) -> None:
         """A connection is made; one that comes when it is too late is told so."""
@@ -81,10 +84,10 @@ class House:
         """A connection is gone."""
         self.guests.discard(guest)
 
-    def hold(self, size: int) -> bool:
-        """Counts bytes of a body that came in; False if they are too many by now."""
+    def hold(self, size: int, body: int) -> bool:
+        """Counts bytes that came in of a body that has `body` by now; False if there is no room for them."""
         self._held += size
-        return self._held <= HELD_BYTES
+        return self._held <= HELD_BYTES or body <= SMALL_BYTES
 
     def release(self, size: int) -> None:
         """Bytes of bodies that are not held any more."""

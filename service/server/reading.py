@@ -38,7 +38,7 @@ class Reader:
         self._base = base
         self._listener = listener
         self._parser = httptools.HttpRequestParser(self)
-        self._head_bytes = 0
+        self._idle_bytes = 0  # in a row, that brought neither a request's beginning nor anything of its body
         self._drained = 0
         self.arriving: Exchange | None = None  # its head or body is still being read
         self.in_head = False
@@ -47,6 +47,7 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Some bytes, whatever they are."""
+        self._idle_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # answered as if it had not asked; what follows can't be told from it
@@ -56,15 +57,14 @@ class Reader:
             self.refuse(refusal.FAILED)
         except httptools.HttpParserError as error:
             self.refuse(refusal.unreadable(str(error)))
-        if self.in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._house.bounds.head_bytes:
-                self.refuse(refusal.LONG_HEAD)
+        if self._idle_bytes > self._house.bounds.head_bytes:  # trailers and chunk extensions can be long, too
+            self.refuse(refusal.LONG_HEAD)
 
     def refuse(self, why: Refusal) -> None:
-        """Nothing more is read, because of `why`; the first reason counts."""
+        """Nothing more is read, because of `why`; the first reason counts. Who has its answer gets no second one."""
         self.deaf = True
-        self.refusal = self.refusal or why
+        if self.arriving is None or not self.arriving.handed:
+            self.refusal = self.refusal or why
 
     def stop(self) -> None:
         """Nothing more is read; what has arrived of a request is dropped."""
@@ -78,7 +78,7 @@ class Reader:
     def on_message_begin(self) -> None:
         """See httptools."""
         self.arriving = Exchange(self._base)
-        self.in_head, self._head_bytes, self._drained = True, 0, 0
+        self.in_head, self._idle_bytes, self._drained = True, 0, 0
 
     def on_url(self, piece: bytes) -> None:
         """See httptools."""
@@ -105,7 +105,8 @@ class Reader:
         if version not in ("1.1", "1.0"):
             self.refuse(refusal.OTHER_VERSION)
             return
-        if environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower() != "chunked":
+        coding = environ.get("HTTP_TRANSFER_ENCODING")
+        if coding is not None and (version == "1.0" or coding.strip().lower() != "chunked"):
             self.refuse(refusal.OTHER_CODING)
             return
         try:
@@ -115,7 +116,7 @@ class Reader:
             return
         if exchange.over:
             self._hand_over(exchange)
-        elif "HTTP_EXPECT" in environ:
+        elif "HTTP_EXPECT" in environ and version == "1.1":
             if environ["HTTP_EXPECT"].lower() == "100-continue":
                 self._listener.leave_asked()
             else:
@@ -123,14 +124,14 @@ class Reader:
 
     def on_body(self, piece: bytes) -> None:
         """See httptools."""
-        exchange = self._exchange()
+        exchange, self._idle_bytes = self._exchange(), 0
         if exchange.handed:
             self._drained += len(piece)
             if self._drained > DRAIN_BYTES:
                 self.deaf = True
         elif self.refusal is None:
             exchange.add_body(piece)
-            if not self._house.hold(len(piece)):
+            if not self._house.hold(len(piece), exchange.size):
                 self.refuse(refusal.NO_ROOM)
             elif exchange.over:
                 self._hand_over(exchange)
@@ -138,7 +139,7 @@ class Reader:
     def on_message_complete(self) -> None:
         """See httptools."""
         exchange = self._exchange()
-        self.arriving, exchange.complete = None, True
+        self.arriving, exchange.complete, self._idle_bytes = None, True, 0
         if exchange.handed:
             self._listener.through(exchange)
         elif self.refusal is None:

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 from typing import Any
 
 import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the master, it is every worker's at once
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
 from service.server.connection import Connection
@@ -38,7 +40,10 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         """gunicorn's own warns that it has no threads; ours has."""
 
     def load_wsgi(self) -> None:
-        """The application, and what it says of its requests."""
+        """The application. A worker that is to speak TLS and can't does not begin: it would speak in the clear."""
+        self._tls = self._get_ssl_context()
+        if self.cfg.is_ssl and self._tls is None:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)  # why is logged
         self.wsgi = self.app.wsgi()
 
     def handle_exit_signal(self) -> None:
@@ -71,7 +76,6 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
             line, field, line + HEAD_BYTES, cfg.limit_request_fields, settings.read_timeout_s, cfg.keepalive
         )
         self._house = House(self.wsgi, self.loop, settings.threads, bounds, service.body_limit, service.is_short)
-        self._tls = self._get_ssl_context()
         self._greeting: set[asyncio.Task[None]] = set()
         for listener in self.sockets:
             listener.sock.setblocking(False)
@@ -108,7 +112,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
 
     def _accept(self, listener: socket.socket) -> None:
         """One connection at a time: the next one may be another worker's, all of which wait at the same door."""
-        if len(self._house.guests) >= self.worker_connections:
+        if len(self._house.guests) + len(self._greeting) >= self.worker_connections:
             self._pause("as many connections are open as a worker may have")
             return
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.core.errors import StoreUnavailable
-from service.core.patience import give_way, is_hurried
+from service.core.patience import give_way, hurried, is_hurried
 from service.core.ports import Stored
 from service.stores.sqlite_folder import connect, lock_file
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
@@ -61,7 +61,8 @@ class Shard:
                 return self._write(_INSERT, (path, new, blob))
             return self._write(_UPDATE, (new, blob, path, old, new))
         except sqlite3.Error as error:
-            stored = None if _code(error) in _NOT_BEGUN else self.load(path)
+            with hurried(False):  # something may have moved
+                stored = None if _code(error) in _NOT_BEGUN else self.load(path)
             if stored is not None and stored.nonce == new:
                 return True
             raise _unavailable(error) from error

@@ -1,5 +1,6 @@
 """Who can't wait gives way before anything moves, and the same call then succeeds where there is time."""
 
+import sqlite3
 import threading
 
 import numpy as np
@@ -113,5 +114,42 @@ def test_a_shard_that_is_busy_is_not_waited_for(tmp_path):
         other.close()
         assert store.load(desk.key).blob == b"one"
         assert store.save(desk.key, nonce, b"87654321", b"two")
+    finally:
+        store.close()
+
+
+def test_a_commit_that_failed_and_happened_is_known_though_the_shard_is_busy(tmp_path):
+    class Failing:
+        """A connection that fails once all is written."""
+
+        in_transaction = False
+
+        def __init__(self, connection):
+            self.connection = connection
+
+        def execute(self, *args):
+            self.connection.execute(*args)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+        def close(self):
+            self.connection.close()
+            shard._enter = busy
+
+    def busy():
+        give_way()
+        enter()
+
+    desk = Desk(make_spec())
+    store = open_store(f"sqlite:///{tmp_path}/state")
+    try:
+        assert store.save(desk.key, None, b"12345678", b"one")
+        (shard,) = [shard for shard in store._shards if shard._connection is not None]
+        enter, shard._connection = shard._enter, Failing(shard._connection)
+        with hurried():
+            assert store.save(desk.key, b"12345678", b"87654321", b"two")
+        assert is_hurried() is False
+        assert store.load(desk.key).blob == b"two"
     finally:
         store.close()
