@@ -78,7 +78,7 @@ class Calls:
             except _NOT_NOW as error:
                 failure = error
                 if server is not None and isinstance(error, ReadOnlyError):
-                    server.disconnect(idle_only=True)  # its name may be that of another server by now
+                    server.disconnect()  # its name may be that of another server by now
             except ResponseError as error:
                 patience.succeeded()
                 raise StoreUnavailable(_refusal(error)) from error

@@ -87,9 +87,9 @@ class Server:
             raise reply
         return reply
 
-    def disconnect(self, *, idle_only: bool = False) -> None:
-        """Closes all connections; the next command opens one anew."""
-        self._pool.disconnect(inuse_connections=not idle_only)
+    def disconnect(self) -> None:
+        """Closes the connections that nobody uses just now; the next command opens one anew."""
+        self._pool.disconnect(inuse_connections=False)
 
     def _connection(self) -> Any:
         try:
