@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
@@ -16,6 +18,7 @@ from service.core.types import ModelSpec
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
+from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
 from service.settings import Settings, metrics_dir
@@ -25,13 +28,15 @@ from service.stores.errors import StoreNotOpened
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One worker's service, built and running."""
+    """One worker's service, built and running. `body_limit` and `is_short` are for its server (`http.sizes`)."""
 
     app: Flask
     registry: Registry
     store: StateStore
     loader: Loader
     metrics: Metrics
+    body_limit: Callable[[str], int]
+    is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
         """Stop polling, settle the counts and give the store's files back."""
@@ -61,6 +66,9 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
     )
+    http_limits = HttpLimits(
+        settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
+    )
     served_now = ServedNow(registry, store, TENANT)
     app = create_app(
         Collaborators(
@@ -69,9 +77,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
             store=store,
             problems=loader.problems,
             exposition=lambda: metrics.exposition(served_now),
-            limits=HttpLimits(
-                settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
-            ),
+            limits=http_limits,
         ),
         metrics.observe_request,
         access_log=settings.access_log,
@@ -80,7 +86,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     loader.refresh()
     loader.start()
     metrics.start()
-    service = Service(app, registry, store, loader, metrics)
+    service = Service(app, registry, store, loader, metrics, partial(body_limit, http_limits), is_short)
     app.extensions["recurve"] = service
     return service
 

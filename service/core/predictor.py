@@ -14,6 +14,7 @@ from service.core.checks import check_request
 from service.core.errors import ClientNotFound, Contended, InvalidInput, RecordCorrupt
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
+from service.core.patience import give_way, is_hurried
 from service.core.ports import Clock, Page, StateStore, Stored
 from service.core.record import Record
 from service.core.records import Records
@@ -61,6 +62,7 @@ class Predictor:
         A repeated request (by step, idempotency key or time) gets the stored answer, `replayed`.
         OrderConflict, InvalidInput, Unsupported, AtCapacity, Contended, StoreUnavailable: nothing moved.
         """
+        give_way(len(request.observations) + request.horizon)
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
         digest = order.digest_of(request)
@@ -78,6 +80,8 @@ class Predictor:
                 return self._replay(key, current, served, record, request)
             turn = self._turn(current, served, request, digest)
             expired = self._is_expired(served.spec, record)
+            if record.tracks[0].fingerprint != served.spec.fingerprint:
+                give_way(len(record.context))
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 
@@ -185,13 +189,15 @@ class Predictor:
         """Run `attempt` under the client's lock until no other process gets in between, for a bounded time."""
         deadline = time.monotonic() + self._limits.contention_s
         lock = self._locks.of(key)
-        if not lock.acquire(timeout=self._limits.contention_s):
+        if not lock.acquire(timeout=0 if is_hurried() else self._limits.contention_s):
+            give_way()
             raise Contended(f"others wait for client {key.client!r} as well; send it again")
         try:
             while True:
                 answer = attempt()
                 if answer is not None:
                     return answer
+                give_way()
                 if time.monotonic() > deadline:
                     raise Contended(f"client {key.client!r} is written by others all the time; send it again")
         finally:

@@ -50,19 +50,12 @@ class BodyEncoded(core.RecurveError):
         super().__init__(f"the body comes with Content-Encoding {encoding[:40]!r}; send it as it is")
 
 
-class BodyStalled(core.RecurveError):
-    """The body did not arrive in time."""
-
-    code = "stalled"
-
-
 # What a kind of error answers. An error is looked up by its class, then by that class's bases.
 STATUS: Mapping[type[core.RecurveError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     core.ModelNotFound: HTTPStatus.NOT_FOUND,
     core.ClientNotFound: HTTPStatus.NOT_FOUND,
     core.OrderConflict: HTTPStatus.CONFLICT,
-    BodyStalled: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BodyEncoded: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     core.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -87,7 +80,6 @@ TITLES: Mapping[str, str] = {
     "time_conflict": "The time does not follow the client's last one",
     "too_soon": "The observation comes too soon after the last one",
     "gap": "Observations are missing before this one",
-    "stalled": "The body did not arrive in time",
     "body_too_large": "The body is too large",
     "body_encoded": "The body is encoded",
     "invalid": "A value is not valid",
