@@ -52,7 +52,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         self._woken.set()
 
     def handle_quit_signal(self) -> None:
-        """SIGINT, SIGQUIT: end now."""
+        """SIGINT, SIGQUIT: end now, which is when the threads are through with what they are at."""
         super().handle_quit_signal()
         self._woken.set()
 

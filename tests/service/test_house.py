@@ -301,3 +301,17 @@ async def test_chunks_are_not_for_http_1_0_nor_is_a_word_before_the_body():
             peer = await guests.arrive()
             await guests.loop.sock_sendall(peer, asked.replace(b"HTTP/1.1", b"HTTP/1.0"))
             assert statuses(await guests.whole(peer)) == answered
+
+
+@visit
+async def test_a_stop_does_not_wait_for_an_answered_request_to_be_followed_by_another():
+    async with open_house(patience_s=BOUND_S, keepalive_s=BOUND_S) as guests:
+        peer = await guests.arrive()
+        body = b"b" * 100_001
+        await guests.loop.sock_sendall(peer, post("/over", body)[:-1])
+        assert statuses(await guests.loop.sock_recv(peer, 65536)) == [200]
+        guests.house.stop()
+        before = guests.loop.time()
+        await guests.loop.sock_sendall(peer, body[:1])
+        assert await guests.whole(peer) == b""
+        assert guests.loop.time() - before < 1
