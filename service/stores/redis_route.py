@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from redis.exceptions import RedisError
 
 from service.core.errors import StoreUnavailable
-from service.stores.redis_keys import BUCKETS, slot_of
+from service.stores.redis_keys import BUCKETS, SLOTS, slot_of
 from service.stores.redis_outage import Outage
 from service.stores.redis_server import Address, Server
 from service.stores.redis_url import Whereabouts
@@ -149,7 +149,7 @@ def _holders(reply: Any, asked: str) -> list[Address | None]:
     for first, last, (host, port, *_), *_ in reply:
         name = (host or b"").decode()
         address = asked if name in ("", "?") else name, int(port)
-        for bucket in range(BUCKETS):
+        for bucket in range(first * BUCKETS // SLOTS, last * BUCKETS // SLOTS + 1):  # those with slots near the range
             if first <= slot_of(bucket) <= last:
                 holders[bucket] = address
     return holders
