@@ -21,6 +21,7 @@ from redis.exceptions import (
 )
 
 from service.core.errors import StoreUnavailable
+from service.core.patience import give_way
 from service.stores.redis_advice import advise
 from service.stores.redis_route import Cluster, Route, Single
 from service.stores.redis_server import Address, Command, NotSent, Server
@@ -55,19 +56,20 @@ class Calls:
 
     def call(self, bucket: int, *command: str | bytes | int) -> Reply:
         """The reply to a command about `bucket`."""
+        give_way()  # the other end may take its time, and once a save is sent it is too late to give way
         end, pause, repeated, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, False, 0
         while True:
             if self.closed:
                 raise StoreUnavailable("the store is closed")
             server = self._route.server(bucket)
-            patience = self._route.patience if server is None else server.patience
-            trial = patience.ask()
+            outage = self._route.outage if server is None else server.outage
+            trial = outage.ask()
             if trial is False:
-                raise StoreUnavailable(f"{patience.why}; it is tried again every second")
+                raise StoreUnavailable(f"{outage.why}; it is tried again every second")
             try:
                 server = server or self._find(bucket, end)
                 value = self._send(server, command)
-                patience.succeeded()
+                outage.succeeded()
                 return Reply(value, repeated)
             except MovedError as error:
                 redirections += 1
@@ -80,14 +82,14 @@ class Calls:
                 if server is not None and isinstance(error, ReadOnlyError):
                     server.disconnect()  # its name may be that of another server by now
             except ResponseError as error:
-                patience.succeeded()
+                outage.succeeded()
                 raise StoreUnavailable(_refusal(error)) from error
             except RedisError as error:
                 failure, repeated = error, repeated or not isinstance(error, NotSent)
             self._route.refresh(end, server)
             if trial or time.monotonic() + pause >= end:
                 if not isinstance(failure, TryAgainError):  # which is about a few keys, not the server
-                    patience.failed(_absence(failure), trial=bool(trial))
+                    outage.failed(_absence(failure), trial=bool(trial))
                 if repeated and command[0] == "EVAL":
                     raise StoreUnavailable(f"{_absence(failure)}; it may be stored yet", in_doubt=True) from failure
                 raise StoreUnavailable(_absence(failure)) from failure
@@ -96,11 +98,12 @@ class Calls:
 
     def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
         """The replies to several commands, each with its bucket; those for one server are sent together."""
+        give_way()
         replies: dict[int, Any] = {}
         together: dict[Server, list[int]] = defaultdict(list)
         for place, (bucket, _) in enumerate(commands):
             server = self._route.server(bucket)
-            if server is not None and not self.closed and not server.patience.in_trouble:
+            if server is not None and not self.closed and not server.outage.in_progress:
                 together[server].append(place)
         for server, places in together.items():
             with suppress(RedisError):  # then asked one by one

@@ -9,16 +9,16 @@ from typing import Any, Protocol
 from redis.exceptions import RedisError
 
 from service.core.errors import StoreUnavailable
-from service.stores.redis_keys import BUCKETS, slot_of
-from service.stores.redis_patience import Patience
+from service.stores.redis_keys import BUCKETS, SLOTS, slot_of
+from service.stores.redis_outage import Outage
 from service.stores.redis_server import Address, Server
 from service.stores.redis_url import Whereabouts
 
 
 class Route(Protocol):
-    """Any thread. `patience` is for the time when nobody is known to ask; `trouble` says why that is."""
+    """Any thread. `outage` is for the time when nobody is known to ask; `trouble` says why that is."""
 
-    patience: Patience
+    outage: Outage
     trouble: str
 
     def server(self, bucket: int) -> Server | None:
@@ -46,7 +46,7 @@ class Single:
     """One server that holds everything."""
 
     def __init__(self, where: Whereabouts) -> None:
-        self.patience = Patience()
+        self.outage = Outage()
         self.trouble = ""
         self._server = Server(where.servers[0], where)
 
@@ -77,7 +77,7 @@ class Cluster:
     again after each failure, as another may have taken over."""
 
     def __init__(self, where: Whereabouts) -> None:
-        self.patience = Patience()
+        self.outage = Outage()
         self.trouble = ""
         self._where = where
         self._servers: dict[Address, Server] = {}
@@ -132,7 +132,7 @@ class Cluster:
         known = dict.fromkeys([*filter(None, self._holders), *self._where.servers])
 
         def in_trouble(address: Address) -> bool:
-            return self.at(address).patience.in_trouble or (failed is not None and failed.address == address)
+            return self.at(address).outage.in_progress or (failed is not None and failed.address == address)
 
         return sorted(known, key=in_trouble)
 
@@ -149,7 +149,7 @@ def _holders(reply: Any, asked: str) -> list[Address | None]:
     for first, last, (host, port, *_), *_ in reply:
         name = (host or b"").decode()
         address = asked if name in ("", "?") else name, int(port)
-        for bucket in range(BUCKETS):
+        for bucket in range(first * BUCKETS // SLOTS, last * BUCKETS // SLOTS + 1):  # those with slots near the range
             if first <= slot_of(bucket) <= last:
                 holders[bucket] = address
     return holders

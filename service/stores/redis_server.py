@@ -1,4 +1,4 @@
-"""One Redis server, as one process sees it: connections to it, and how patient to be with it."""
+"""One Redis server, as one process sees it: connections to it, and whether it is out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.connection import Connection, ConnectionPool, SSLConnection
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from service.stores.redis_patience import Patience
+from service.stores.redis_outage import Outage
 from service.stores.redis_url import Whereabouts
 
 Command = Sequence[str | bytes | int]
@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self, address: Address, where: Whereabouts) -> None:
         self.address = address
-        self.patience = Patience()
+        self.outage = Outage()
         self.greeted = False
         self._pool = ConnectionPool(
             SSLConnection if where.encrypted else Connection,

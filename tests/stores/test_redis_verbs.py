@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.core.errors import StoreUnavailable
+from service.core.patience import WouldWait, hurried
 from service.core.ports import Stored
 from service.core.types import ClientKey
 from tests.stores.contract import fresh, put
@@ -109,3 +110,20 @@ def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
         for each in working:
             with pytest.raises(StoreUnavailable, match="closed"):
                 each.result(20)
+
+
+def test_who_is_in_a_hurry_gives_way_before_anything_is_sent(store, server):
+    nonce = put(store, KEY)
+    sent = server.ask("INFO", "stats")["total_commands_processed"]
+    for verb in (
+        lambda: store.load(KEY),
+        lambda: store.save(KEY, nonce, fresh(), b""),
+        lambda: store.delete(KEY),
+        lambda: store.list("tenant", "sensor", None, 1),
+        lambda: store.count("tenant", "sensor"),
+        lambda: store.scan(None, 1),
+    ):
+        with hurried(), pytest.raises(WouldWait):
+            verb()
+    assert server.ask("INFO", "stats")["total_commands_processed"] == sent + 1  # the first look itself
+    assert store.load(KEY) == Stored(nonce, b"record")

@@ -10,7 +10,7 @@ FIRST_S = 0.1
 LONGEST_S = 1.0
 
 
-class Patience:
+class Outage:
     """After a failure nobody asks for a while, then one does; each failure more doubles the while, up to a second.
 
     Any thread. `why` is what the last failure was.
@@ -23,7 +23,7 @@ class Patience:
         self._until = 0.0
 
     @property
-    def in_trouble(self) -> bool:
+    def in_progress(self) -> bool:
         """Whether the last that is known is a failure."""
         return self._while_s > 0
 
