@@ -1,5 +1,7 @@
 """`python -m service state`: records move whole, once, over nothing newer, and a stopped run goes on."""
 
+import fcntl
+import hashlib
 import json
 import signal
 import subprocess
@@ -198,14 +200,8 @@ def test_a_file_with_any_damage_is_refused_before_anything_moves(source, tmp_pat
 
 
 def test_a_record_that_is_none_is_refused_whatever_its_checksum_says(tmp_path):
-    import hashlib
-
-    def line(content):
-        text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-        return text[:-1] + b',"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
-
     good = {"client": "c", "model": "m", "nonce": "00" * 8, "record": "AAAA", "tenant": "t"}
-    for bad in ({"nonce": "x"}, {"record": "?"}, {"client": None, "nonce": None}):
+    for bad in ({"nonce": "x"}, {"nonce": "00"}, {"record": "?"}, {"client": None, "nonce": None}):
         sealed = {**good, **bad}
         text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
         content_ = sealed | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -260,8 +256,16 @@ def test_what_is_left_of_another_export_is_neither_used_nor_lost(large, source, 
     assert "has lost its end" in run("export", "--from", large, "--to", file, status=1)
     (tmp_path / "records.jsonl.part.json").write_text("{")
     assert "is damaged" in run("export", "--from", large, "--to", file, status=1)
-    (tmp_path / "records.jsonl.part").unlink()
+    (tmp_path / "records.jsonl.part.json").unlink()
     run("export", "--from", source, "--to", file)
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_two_exports_never_write_one_file(source, tmp_path):
+    fill(source, KEYS[:1])
+    with (tmp_path / "records.jsonl.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        assert "another export" in run("export", "--from", source, "--to", tmp_path / "records.jsonl", status=1)
 
 
 @pytest.mark.parametrize(
