@@ -49,7 +49,19 @@ def test_the_api_table_has_every_endpoint_and_no_other(tmp_path: Path) -> None:
 def test_every_error_code_is_in_the_table() -> None:
     section = README.split("\n### Errors\n")[1].split("\n## ")[0]
     said = {code for row in rows(section) for code in re.findall(r"`([a-z_]+)`", row[1])}
-    assert said - {"expected_step", "field"} == set(TITLES)
+    assert said - {"expected_step", "field", "last_seen"} == set(TITLES)
+
+
+def test_every_metric_is_in_the_table_and_no_other(tmp_path: Path) -> None:
+    service = build(Settings(workers=1, state_url="memory://", models_dir=tmp_path))
+    try:
+        text = service.app.test_client().get("/metrics").get_data(as_text=True)
+    finally:
+        service.close()
+    kinds = dict(re.findall(r"^# TYPE (recurve_\w+) (\w+)$", text, re.MULTILINE))
+    section = README.split("\n### Metrics\n")[1].split("\n### ")[0]
+    said = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
+    assert said == {name for name in kinds if not name.endswith("_created")}
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"]\(([^)#]+)\)", README))))
