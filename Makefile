@@ -47,8 +47,9 @@ serve: $(VENV)/.training ## train the demonstration models if there are none, th
 	fi
 	exec $(PY) -m service --host "$(HOST)" --port "$(PORT)" --workers "$(WORKERS)" --models-dir "$(MODELS_DIR)" $(ARGS)
 
-test: $(VENV)/.dev ## run every test, real gunicorn included (ARGS="-k words" picks some)
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k words" picks some)
+	@$(FIND_REDIS)
+	$(PY) -m pytest $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do
@@ -121,6 +122,33 @@ if [[ -z "$$python" ]]; then
     echo "    or name your own:   make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"
   fi >&2
   exit 1
+fi
+endef
+
+# Tests start Redis servers of their own, one with certificates that openssl makes. What is missing root gets as Debian's
+# packages; a policy-rc.d that says 101 keeps them from starting the system's service, and goes where it was not before.
+define FIND_REDIS
+missing=()
+command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+command -v openssl >/dev/null || missing+=(openssl)
+if (($${#missing[@]})); then
+  if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "The tests start servers of their own, and need for it: $${missing[*]}. Install it (no service need run):" >&2
+    echo "    apt-get install $${missing[*]}        (elsewhere redis or valkey)" >&2
+    exit 1
+  fi
+  echo "==> installing $${missing[*]}, for the tests"
+  (
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $$policy ]]; then
+      trap "rm -f $$policy" EXIT
+      printf '#!/bin/sh\nexit 101\n' >$$policy
+      chmod +x $$policy
+    fi
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null </dev/null
+  )
 fi
 endef
 

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     state_url: str = Field(
         "sqlite:///var/state",
         min_length=1,
-        description="Where client records live: sqlite:///FOLDER, or memory:// with one worker.",
+        description="Where client records live: sqlite:///FOLDER, redis://HOST, or memory:// with one worker.",
     )
     engine: Literal["auto", "litert", "tensorflow"] = Field(
         "auto", description="What runs the models; auto takes LiteRT where a bundle has a step.tflite."
@@ -71,7 +71,7 @@ class Settings(BaseModel):
         if self.state_url.startswith("memory:") and self.workers > 1:
             raise ValueError(
                 f"memory:// lives inside one process: with {self.workers} workers a client's state would be lost "
-                "between them. Use --workers 1, or a sqlite:/// URL"
+                "between them. Use --workers 1, or a sqlite:/// or redis:// URL"
             )
         return self
 

@@ -1,6 +1,7 @@
 """Promise 1: stepping over HTTP gives what one offline pass of the Keras model over the whole series gives."""
 
 import itertools
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,44 +9,41 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.offline import NAMES, SCALE, assert_equal, offline_pass
 from tests.serving import running_service
+from tests.stores.redis_servers import redis_server
 
-NAMES = ("temperature", "dew_point", "pressure")
-SCALE = 1.0  # the tiny bundle's `scale`, the s of the tolerance
 fresh_names = (f"client-{i}" for i in itertools.count())
 
 
 @pytest.fixture(scope="module")
 def offline():
-    """The Keras model of the tiny bundle: (T, 3) observations -> (T, 3, 4) predictions, in one pass."""
-    import tensorflow as tf
-
-    from tests.training.bundles import make_tiny_model
-
-    whole_pass = tf.function(make_tiny_model(), reduce_retracing=True)
-
-    def run(series):
-        # padded to few lengths, so that few graphs are traced: the model is causal, what follows changes nothing
-        padded = np.zeros((1, 32 if len(series) <= 32 else 320, 3), np.float32)
-        padded[0, : len(series)] = series
-        return whole_pass(padded).numpy()[0, : len(series)]
-
-    return run
+    return offline_pass()
 
 
 @pytest.fixture(
     scope="module",
-    params=["litert, sqlite, 2 workers", "litert, memory, 1 worker", "tensorflow, sqlite, 2 workers",
-            "tensorflow, memory, 1 worker"],
+    params=["litert, sqlite, 2 workers", "litert, memory, 1 worker", "litert, redis, 2 workers",
+            "tensorflow, sqlite, 2 workers", "tensorflow, memory, 1 worker"],
 )  # fmt: skip
 def service(request, tiny_repository, tmp_path_factory):
     engine, store, workers = request.param.split(", ")
-    url = "memory://" if store == "memory" else f"sqlite:///{tmp_path_factory.mktemp('state')}/s"
     with (
+        state_url(store, tmp_path_factory.mktemp("state")) as url,
         running_service(tiny_repository, url, workers=int(workers[0]), engine=engine) as running,
         requests.Session() as session,
     ):
         yield running.url, session
+
+
+@contextmanager
+def state_url(store, folder):
+    """The URL of an empty store of a kind."""
+    if store == "redis":
+        with redis_server(folder) as server:
+            yield server.url
+    else:
+        yield "memory://" if store == "memory" else f"sqlite:///{folder}/s"
 
 
 value = st.floats(-50, 1050, width=32)
@@ -65,15 +63,6 @@ def interleavings(draw):
         if not left[client]:
             del left[client]
     return whole, order
-
-
-def assert_equal(answer, row):
-    """One rendered prediction against a row of the offline pass, (3, 4), within the promise's tolerance."""
-    for k, name in enumerate(NAMES):
-        told = answer[name]
-        got = (told["value"], told["interval"]["lower"], told["interval"]["upper"])
-        for ours, theirs in zip(got, (row[k, 0], row[k, 1], row[k, 3]), strict=True):
-            assert abs(ours - theirs) <= 1e-5 * max(abs(theirs), SCALE), name
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

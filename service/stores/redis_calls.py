@@ -75,6 +75,8 @@ class Calls:
                     continue
             except _NOT_NOW as error:
                 failure = error
+                if server is not None and isinstance(error, ReadOnlyError):
+                    server.disconnect(idle_only=True)  # its name may be that of another server by now
             except ResponseError as error:
                 patience.succeeded()
                 raise StoreUnavailable(_refusal(error)) from error
@@ -83,7 +85,7 @@ class Calls:
             self._route.refresh(end, server)
             if trial or time.monotonic() + pause >= end:
                 if not isinstance(failure, TryAgainError):  # which is about a few keys, not the server
-                    patience.failed(_absence(failure))
+                    patience.failed(_absence(failure), trial=bool(trial))
                 raise StoreUnavailable(_absence(failure)) from failure
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)

@@ -38,12 +38,15 @@ class Patience:
             self._until = now + self._while_s  # until this caller knows
             return True
 
-    def failed(self, why: str) -> None:
-        """The one asked does not do it, and trying for a second has not helped."""
+    def failed(self, why: str, *, trial: bool) -> None:
+        """The one asked does not do it, and trying for a second has not helped; or once, if it was a `trial`."""
         with self._guard:
             self.why = why
+            now = time.monotonic()
+            if now < self._until and not trial:
+                return  # others that began while all was well have said so
             self._while_s = min(LONGEST_S, max(FIRST_S, 2 * self._while_s))
-            self._until = time.monotonic() + self._while_s * random.uniform(0.5, 1.0)
+            self._until = now + self._while_s * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> None:
         """The one asked does it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,7 @@ def _server(shown: str, host: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{host}")
         name, port = parts.hostname, parts.port
+        (name or "").encode("idna")  # as the look-up will
     except ValueError as error:
         raise StoreNotOpened(f"{shown!r}: {host!r} is no HOST[:PORT] ({error})") from None
     if not name:
@@ -78,10 +80,12 @@ def _files(shown: str, encrypted: bool, query: str) -> dict[str, str]:
         return {}
     if not encrypted or not set(options) <= set(_FILES):
         raise StoreNotOpened(f"{shown!r}: the only options are ca, cert and key, files in PEM format, of a rediss URL")
-    for name, file in options.items():
-        try:
-            with open(file, "rb"):
-                pass
-        except OSError as error:
-            raise StoreNotOpened(f"{shown!r}: the file of {name} can't be read ({error})") from error
+    context = ssl.create_default_context()
+    try:
+        if "ca" in options:
+            context.load_verify_locations(options["ca"])
+        if "cert" in options or "key" in options:
+            context.load_cert_chain(options.get("cert", ""), options.get("key"))
+    except OSError as error:  # an SSLError is one
+        raise StoreNotOpened(f"{shown!r}: the files of {', '.join(options)} can't be used ({error})") from error
     return {_FILES[name]: file for name, file in options.items()}

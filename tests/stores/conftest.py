@@ -1,8 +1,11 @@
 """What the stores' tests share: Redis servers, empty at the start of each test, and stores that are closed after it."""
 
+from contextlib import ExitStack
+
 import pytest
 
-from service.stores import open_store
+from service.stores import open_store, redis_route
+from service.stores.redis_server import Server
 from tests.stores.proxy import proxy_to
 from tests.stores.redis_servers import redis_cluster, redis_server
 
@@ -59,3 +62,18 @@ def proxy(server):
 def store(opened, proxy):
     """A store over the one Redis server, through the proxy."""
     return opened(f"redis://127.0.0.1:{proxy.port}")
+
+
+@pytest.fixture
+def proxies(cluster, monkeypatch):
+    """A proxy to each server of the Cluster, by the server's address. Stores that are opened now go through them."""
+    with ExitStack() as stack:
+        found = {server.address: stack.enter_context(proxy_to(server.address)) for server in cluster}
+
+        class ProxiedServer(Server):
+            def __init__(self, address, where):
+                super().__init__(found[address].address, where)
+                self.address = address
+
+        monkeypatch.setattr(redis_route, "Server", ProxiedServer)
+        yield found

@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 import time
-from binascii import crc_hqx
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -134,11 +133,6 @@ def cluster_info(server: RedisServer) -> dict[str, str]:
 def cluster_url(servers: list[RedisServer]) -> str:
     """The state URL of a Cluster."""
     return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
-
-
-def slot_of(key: str) -> int:
-    """The slot of a key that has a hash tag, worked out a second time."""
-    return crc_hqx(key[key.index("{") + 1 : key.index("}")].encode(), 0) % SLOTS
 
 
 def _knows(server: RedisServer, many: int) -> bool:

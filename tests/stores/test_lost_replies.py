@@ -2,15 +2,12 @@
 
 import sqlite3
 import threading
-from contextlib import ExitStack
 
 import pytest
 
-from service.stores import redis_route, sqlite
-from service.stores.redis_server import Server
+from service.stores import sqlite
 from service.stores.sqlite_shard import Shard
 from tests.stores.contract import LostReplyContract
-from tests.stores.proxy import proxy_to
 from tests.stores.redis_servers import cluster_url
 
 
@@ -57,20 +54,7 @@ class TestRedis(LostReplyContract):
 
 class TestRedisCluster(LostReplyContract):
     @pytest.fixture
-    def proxies(self, cluster):
-        with ExitStack() as stack:
-            yield {server.address: stack.enter_context(proxy_to(server.address)) for server in cluster}
-
-    @pytest.fixture
-    def store(self, opened, cluster, proxies, monkeypatch):
-        class ProxiedServer(Server):
-            """Goes through the proxy of its address, whoever names it."""
-
-            def __init__(self, address, where):
-                super().__init__(proxies[address].address, where)
-                self.address = address
-
-        monkeypatch.setattr(redis_route, "Server", ProxiedServer)
+    def store(self, opened, cluster, proxies):
         yield opened(cluster_url(cluster))
         assert sum(proxy.lost for proxy in proxies.values()) > 0
 

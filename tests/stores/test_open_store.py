@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +14,9 @@ from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.errors import StoreNotOpened
 from service.stores.memory import MemoryStore
+from service.stores.redis import RedisStore
+from service.stores.redis_keys import BUCKETS, place_of, slot_of
+from service.stores.redis_url import parse
 from service.stores.sqlite import SqliteStore
 from service.stores.sqlite_folder import SHARDS, shard_file, shard_of
 
@@ -38,7 +42,7 @@ def test_three_slashes_are_relative_and_four_absolute(opened, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
-        ("redis-ish://host", "memory://, sqlite://"),
+        ("redis-ish://host", "memory://, sqlite://, redis://"),
         ("", "memory://, sqlite://"),
         ("var/state", "memory://, sqlite://"),
         ("sqlite://[", "is no URL"),
@@ -49,6 +53,21 @@ def test_three_slashes_are_relative_and_four_absolute(opened, tmp_path, monkeypa
         ("sqlite://var/state", "sqlite:///relative/folder"),
         ("sqlite:///x?durability=paper", "durability=process or power"),
         ("sqlite:///x?speed=9", "durability=process or power"),
+        ("redis://", "names no server"),
+        ("redis://:6379", "names no server"),
+        ("redis://host:port", "is no HOST"),
+        ("redis://host:66000", "is no HOST"),
+        ("redis://a..b", "is no HOST"),
+        ("redis://host/state", "redis://"),
+        ("redis://host/0#x", "redis://"),
+        ("redis://one,two", "redis\\+cluster://"),
+        ("redis+cluster://one,,two", "names no server"),
+        ("redis+cluster://one,two/3", "no databases"),
+        ("redis://host?ca=/etc/hosts", "of a rediss URL"),
+        ("rediss://host?password=x", "of a rediss URL"),
+        ("rediss://host?ca=/nowhere/ca.pem", "can't be used"),
+        ("rediss://host?ca=/etc/hosts", "can't be used"),
+        ("rediss://host?key=/etc/hosts", "can't be used"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_what_to_write(url, hint, tmp_path, monkeypatch):
@@ -56,6 +75,49 @@ def test_a_url_that_names_no_store_is_refused_with_what_to_write(url, hint, tmp_
     with pytest.raises(StoreNotOpened, match=hint):
         open_store(url)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hunter2@host:port",
+        "redis://:hunter2@host/x",
+        "redis+cluster://:hunter2@one,two/1",
+        "rediss://host?password=hunter2",
+        "postgres://user:hunter2@host",
+        "redis://user:hunter2@[host",
+        "rediss://:hunter2@host?ca=/nowhere",
+    ],
+)
+def test_no_refusal_shows_a_password(url):
+    with pytest.raises(StoreNotOpened) as caught:
+        open_store(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None or "hunter2" not in repr(caught.value.__cause__)
+
+
+def test_redis_urls_name_servers_a_database_and_a_user(opened):
+    for url, servers, options in (
+        ("redis://cache", [("cache", 6379)], {}),
+        ("redis://[::1]:7000/3", [("::1", 7000)], {"db": 3}),
+        ("rediss://:p%40ss@cache:1", [("cache", 1)], {"username": None, "password": "p@ss"}),
+        ("redis+cluster://me:pw@a:1,b", [("a", 1), ("b", 6379)], {"username": "me", "password": "pw"}),
+        ("rediss+cluster://a/0", [("a", 6379)], {"db": 0}),
+    ):
+        where = parse(url, urlsplit(url))
+        assert list(where.servers) == servers
+        assert dict(where.options) == options
+        assert where.cluster == ("cluster" in url)
+        assert where.encrypted == url.startswith("rediss")
+        assert "pw" not in repr(where)
+        assert isinstance(opened(url), RedisStore)  # which asks nobody yet
+
+
+def test_where_a_record_lies_in_redis_never_changes_between_releases():
+    assert place_of(KEY) == (231, "recurve:1:{412}:tenant/sensor/roof-7", "recurve:1:{412}", "tenant/sensor/roof-7")
+    assert [slot_of(bucket) // 64 for bucket in range(BUCKETS)] == list(range(BUCKETS))
+    found = [place_of(ClientKey("tenant", "sensor", f"client-{n}")).bucket for n in range(25_600)]
+    assert all(50 < found.count(bucket) < 150 for bucket in range(BUCKETS))
 
 
 def test_records_outlive_the_store_that_wrote_them(opened, tmp_path):

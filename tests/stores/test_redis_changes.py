@@ -1,6 +1,8 @@
 """The Redis store over a Cluster that changes: servers fail, replicas take over, slots move."""
 
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis.exceptions import TryAgainError
@@ -8,14 +10,13 @@ from redis.exceptions import TryAgainError
 from service.core.errors import StoreUnavailable
 from service.core.ports import Stored
 from service.core.types import ClientKey
-from service.stores.redis_keys import index_key, place_of
+from service.stores.redis_keys import place_of, slot_of
 from tests.serving import wait_until
 from tests.stores.contract import fresh, listed, put
 from tests.stores.redis_servers import (
     cluster_url,
     is_whole,
     redis_cluster,
-    slot_of,
 )
 from tests.stores.trouble import SOON_S, succeeds, timed
 
@@ -53,6 +54,7 @@ def test_a_replica_that_takes_over_is_found(tmp_path, opened):
             master.ask("WAIT", 1 if master is servers[0] else 0, 5000)
         wait_until(lambda: servers[3].ask("DBSIZE") == servers[0].ask("DBSIZE"), 20, "replication")
         servers[0].kill()
+        servers[3].ask("CLUSTER", "FAILOVER", "TAKEOVER")  # as it would by itself, some seconds later
         wait_until(lambda: succeeds(lambda: [store.load(key) for key in keys]), 30, "the replica's taking over")
         assert {key: store.load(key).nonce for key in keys} == nonces
         for key in keys:
@@ -63,7 +65,7 @@ def test_a_replica_that_takes_over_is_found(tmp_path, opened):
 def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
     store = opened(cluster_url(cluster))
     place = place_of(KEY)
-    slot = slot_of(index_key(place.bucket))
+    slot = slot_of(place.bucket)
     mates = [key for key in (ClientKey("tenant", "sensor", f"c-{n}") for n in range(5000))
              if place_of(key).bucket == place.bucket][:6]  # fmt: skip
     assert len(mates) == 6
@@ -97,6 +99,42 @@ def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
     put(store, mates[0])
     fresh_one = opened(cluster_url(cluster))
     assert sorted(listed(fresh_one, "tenant", "sensor")) == sorted(key.client for key in mates)
+
+
+@pytest.mark.parametrize("mode", ["cut", "hole"])
+def test_a_server_of_a_cluster_that_does_not_answer_holds_up_its_own_clients_alone(cluster, proxies, opened, mode):
+    store = opened(cluster_url(cluster))
+    keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(60)]
+    nonces = {key: put(store, key) for key in keys}
+    stuck, proxy = next(iter(proxies.items()))
+    own = [key for key in keys if store._calls._route.server(place_of(key).bucket).address == stuck]
+    others = [key for key in keys if key not in own]
+    assert own
+    assert others
+    proxy.set_mode(mode)
+    with ThreadPoolExecutor(8) as pool:
+        waits = list(pool.map(lambda key: timed(lambda: store.load(key))[0], own[:8]))
+    assert max(waits) < SOON_S
+    begun = time.monotonic()
+    for key in others:
+        assert store.save(key, nonces[key], fresh(), b"goes on") is True
+    for key in own[:5]:
+        timed(lambda key=key: store.load(key))
+    assert time.monotonic() - begun < SOON_S
+    proxy.set_mode("pass")
+    wait_until(lambda: succeeds(lambda: [store.load(key) for key in own]), 10, "the store's recovery")
+
+
+def test_every_key_of_a_bucket_is_in_the_slot_that_the_servers_find_for_it(cluster):
+    for n in range(50):
+        place = place_of(ClientKey("tenant", "{sensor}", f"c-{{{n}}}"))
+        slots = {cluster[0].ask("CLUSTER", "KEYSLOT", key) for key in (place.record_key, place.index_key)}
+        assert slots == {slot_of(place.bucket)}
+
+
+def test_a_cluster_url_of_a_server_alone_says_so(server, opened):
+    said = timed(lambda: opened(f"redis+cluster://127.0.0.1:{server.port}").load(KEY))[1]
+    assert "cluster support disabled" in said
 
 
 def test_one_server_of_a_cluster_named_alone_says_which_url_to_write(cluster, opened):

@@ -1,12 +1,15 @@
 """The Redis store over a server that answers, but not as one would like, and what its operator is told."""
 
 import logging
+import subprocess
 import threading
+
+import pytest
 
 from service.core.ports import Stored
 from service.core.types import ClientKey
 from service.stores.redis_keys import place_of
-from tests.serving import wait_until
+from tests.serving import free_port, wait_until
 from tests.stores.contract import fresh, listed, put
 from tests.stores.redis_servers import (
     redis_server,
@@ -118,3 +121,36 @@ def test_a_password_is_used_and_never_shown(tmp_path, opened, caplog):
         assert took < SOON_S
         assert "invalid username-password pair" in said
         assert "hunter2" not in said + repr(wrong) + repr(vars(wrong)) + caplog.text
+
+
+# -- encryption -----------------------------------------------------------------------------------------------------
+
+CERTIFICATES = """
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ours -keyout ca.key -out ca.pem
+for name in server client; do
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+  openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out $name.pem
+done
+"""
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    subprocess.run(["sh", "-euc", CERTIFICATES], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_an_encrypted_connection_wants_certificates_of_both_sides(tmp_path, certificates, opened):
+    port, files = free_port(), {f: str(certificates / f) for f in ("ca.pem", "server.pem", "server.key")}
+    tls = ("--tls-port", str(port), "--tls-ca-cert-file", files["ca.pem"])
+    own = ("--tls-cert-file", files["server.pem"], "--tls-key-file", files["server.key"])
+    with redis_server(tmp_path / "redis", *tls, *own):
+        url = f"rediss://127.0.0.1:{port}?ca={certificates}/ca.pem"
+        store = opened(f"{url}&cert={certificates}/client.pem&key={certificates}/client.key")
+        assert bump(store, KEY) == 1
+        assert bump(store, KEY) == 2
+        timed(lambda: opened(url).load(KEY))  # the server asks who it is
+        assert "certificate verify failed" in timed(lambda: opened(f"rediss://127.0.0.1:{port}").load(KEY))[1]
