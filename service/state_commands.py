@@ -41,7 +41,7 @@ class StateCommands(click.Group):
         except OSError as error:
             raise click.ClickException(f"can't read or write: {error}") from error
         except KeyboardInterrupt:
-            click.echo("\nStopped. The same command again goes on from here.", err=True)
+            click.echo("\nStopped. Nothing is lost; the same command again finishes it.", err=True)
             raise click.exceptions.Exit(130) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -63,6 +63,8 @@ def state() -> None:
     them meanwhile: every record is moved whole, as it stood at one moment. For a move that misses nothing, run it
     once while the service serves from the old store, stop the service, run it again (which brings what is newer), and
     start the service on the new store. What was deleted between the two runs comes along.
+
+    They end with 0 if all is done, 1 if not (the message says what to do), 2 for a wrong usage, 130 if stopped.
 
     \b
     python -m service state migrate --from sqlite:///var/state --to redis://localhost/0

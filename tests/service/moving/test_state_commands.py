@@ -72,6 +72,9 @@ def test_migrating_brings_every_record_to_the_byte_and_leaves_the_source(source,
     before = content(source)
     assert "303 records moved, 0 were there" in run("migrate", "--from", source, "--to", target)
     assert content(target) == content(source) == before
+    back = f"{source}-again"
+    run("migrate", "--from", target, "--to", back)
+    assert content(back) == before
     assert "0 records moved, 303 were there" in run("migrate", "--from", source, "--to", target)
 
 
@@ -231,7 +234,7 @@ def test_a_stopped_export_goes_on_where_it_was(large, tmp_path, how):
     process.send_signal(how)
     _, errors = process.communicate(timeout=BOUND_S)
     assert (process.returncode, file.exists()) == (-9 if how == signal.SIGKILL else 130, False), errors
-    assert how == signal.SIGKILL or "goes on from here" in errors
+    assert how == signal.SIGKILL or "finishes it" in errors
     noted = json.loads(note.read_text())
     assert 0 < noted["records"] < len(MANY)
     run("export", "--from", large, "--to", file)
