@@ -100,6 +100,14 @@ def test_of_two_at_the_same_time_the_later_step_counts(source, target):
     assert "1 stayed" in run("migrate", "--from", source, "--to", target)
 
 
+def test_of_two_that_are_equally_old_the_one_that_is_there_stays(source, target):
+    fill(source, KEYS[:1])
+    (_, blob) = content(source)[KEYS[0]]
+    put(target, KEYS[0], b"another!", blob)
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+    assert content(target) == {KEYS[0]: (b"another!", blob)}
+
+
 def test_bytes_that_no_release_reads_are_moved_and_never_overwritten(source, target):
     put(source, KEYS[0], b"12345678", b"from here")
     run("migrate", "--from", source, "--to", target)
