@@ -47,7 +47,11 @@ class Settings(BaseModel):
     max_history: int = Field(100_000, ge=1, description="Most observations of one PUT history.")
     max_horizon: int = Field(1000, ge=1, description="Farthest look-ahead, in steps.")
     max_gap: int = Field(24, ge=0, description="Most missing steps that are filled; a longer gap restarts.")
-    max_clients: int = Field(1_000_000, ge=1, description="Clients kept of each model, all workers together.")
+    max_clients: int = Field(
+        1_000_000,
+        ge=1,
+        description="Clients kept of each model, about: workers count every 10 s, a rush may overshoot.",
+    )
     idle_ttl_s: float | None = Field(
         None, gt=0, description="Seconds until an idle client's state expires; none: max(7 days, 30 intervals)."
     )

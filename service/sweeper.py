@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 15.0  # between two looks at whether a sweep is due
 SHARE = 0.1  # of the time, at most, a sweep is at work
-PAUSE_S = 0.002  # between two slices, at least
+PAUSE_S, LONGEST_PAUSE_S = 0.002, 10.0  # between two slices; longer ones would outlast the lease
 
 
 class ObservesSweeps(Protocol):
@@ -90,5 +90,6 @@ class Sweeper:
             if cursor is None:
                 return True
             took_s = time.perf_counter() - began
-            if self._stopped.wait(max(PAUSE_S, took_s * (1 / SHARE - 1))) or not self._lease.renew():
+            pause_s = min(max(PAUSE_S, took_s * (1 / SHARE - 1)), LONGEST_PAUSE_S)
+            if self._stopped.wait(pause_s) or not self._lease.renew():
                 return False

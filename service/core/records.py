@@ -76,6 +76,9 @@ class Records:
         """
         place, laid = stone_key(key), self._nonce()
         before = self._store.load(place)
+        found = self._store.load(key)
+        if found is None or found.nonce != nonce:  # in this order: no tombstone of a later record is ever replaced
+            return False
         again = before is not None and _is_of(before, place, nonce)
         stone = tombstones.encode(place, tombstone_of(record, nonce, self._clock()))
         if not self._store.save(place, None if before is None else before.nonce, laid, stone):

@@ -213,7 +213,7 @@ def test_sweepers_in_other_processes_killed_at_any_moment_never_cost_a_client_a_
         try:
             for one in sweepers:
                 one.stdout.readline()  # it is at work
-            send(rng.randrange(500, 1500))
+            send(rng.randrange(400, 1000))
         finally:
             for one in sweepers:
                 one.kill()

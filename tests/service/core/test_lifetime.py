@@ -374,6 +374,37 @@ def test_whoever_finds_the_tombstone_laid_already_never_takes_it_away(desk):
     assert desk.send(4, step=4).state.reason == "expired"
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_sweeper_far_behind_never_replaces_the_tombstone_of_a_later_record(desk, moment):
+    """It read the record, was held up until the client had come back and expired again, and goes on meanwhile."""
+    desk.send(1, 2, 3)
+    read = desk.store.load(desk.key)
+    desk.clock.now += WEEK_S + 61
+    desk.send(4)
+    desk.clock.now += WEEK_S + 61
+
+    def late():
+        late_one = Records(desk.store, desk.clock)
+        assert late_one.bury(desk.key, read.nonce, decode(desk.key, read.blob)) is False
+
+    assert bury(desk, Meanwhile(desk.store, moment, late)) is True
+    assert (desk.stored(), stone(desk).step) == (None, 4)
+    assert desk.send(5, step=5).state.reason == "expired"
+
+
+def test_a_sweeper_held_up_after_its_look_at_the_tombstone_replaces_no_later_one(desk):
+    desk.send(1, 2, 3)
+    desk.clock.now += WEEK_S + 61
+
+    def meanwhile():
+        desk.send(4)
+        desk.clock.now += WEEK_S + 61
+        assert sweep(desk).buried == {"toy": 1}
+
+    assert bury(desk, Meanwhile(desk.store, (1, "before"), meanwhile)) is False
+    assert (desk.stored(), stone(desk).step) == (None, 4)
+
+
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_deletion_broken_off_at_any_point_leaves_the_client_or_nothing(desk, first):
     desk.send(1, 2)
