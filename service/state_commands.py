@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from service.core.errors import RecurveError
 from service.core.ports import CountsRecords, Scans, StateStore
 from service.moving import dump
 from service.moving.export import export_to_file, export_to_stream
-from service.moving.transfer import Choice, Tally, bring, slices
+from service.moving.transfer import SLICE, Choice, Tally, bring_all, slices
 from service.stores import open_existing, open_store, sqlite_folder
 from service.stores.redis_url import without_password
 from service.stores.sqlite_backup import back_up, bytes_to_copy
@@ -165,17 +166,15 @@ def backup(source_url: str, target: Path) -> None:
 
 
 def _imported(file: Any, target: StateStore, choice: Choice, tally: Tally, replace: bool) -> Iterator[int]:
-    for entry, size in dump.read(file):
-        if choice.takes(entry.key):
-            tally.add(bring(target, entry, replace=replace))
-        yield size
+    records = dump.read(file)
+    while some := list(islice(records, SLICE)):
+        bring_all(target, (entry for entry, _ in some if choice.takes(entry.key)), tally, replace=replace)
+        yield sum(size for _, size in some)
 
 
 def _migrated(source: Scans, target: StateStore, choice: Choice, tally: Tally, replace: bool) -> Iterator[int]:
     for entries, _ in slices(source):
-        for entry in entries:
-            if choice.takes(entry.key):
-                tally.add(bring(target, entry, replace=replace))
+        bring_all(target, (entry for entry in entries if choice.takes(entry.key)), tally, replace=replace)
         yield len(entries)
 
 

@@ -18,7 +18,7 @@ from service.core.ports import Scans
 from service.moving.dump import Writer
 from service.moving.transfer import Choice, slices
 
-EVERY_BYTES = 4 * 2**20  # between two notes of how far it is
+EVERY_BYTES = 2 * 2**20  # between two notes of how far it is
 
 
 class ExportRefused(RecurveError):

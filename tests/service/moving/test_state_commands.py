@@ -16,9 +16,11 @@ from click.testing import CliRunner
 from service.__main__ import main
 from service.core.errors import StoreUnavailable
 from service.core.lease import TENANT as LEASES
+from service.core.ports import Entry
 from service.core.tombstones import Tombstone, encode, stone_key
+from service.moving.dump import Writer
 from service.moving.transfer import patiently
-from tests.service.moving.records import NOW, content, fill, key, put
+from tests.service.moving.records import NOW, content, entry, fill, key, put
 from tests.serving import wait_until
 from tests.stores.redis_servers import redis_server
 
@@ -166,6 +168,21 @@ def test_an_export_imports_to_the_byte(source, target, tmp_path):
     assert "302 records moved" in run("import", "--from", file, "--to", target)
     assert content(target) == content(source)
     assert "0 records moved, 302 were there" in run("import", "--from", file, "--to", target)
+
+
+@pytest.mark.parametrize("steps", [(1, 2), (2, 1)])
+def test_of_a_client_that_is_in_a_file_twice_the_newer_is_taken(target, tmp_path, steps):
+    """As one is that moved on while the export ran."""
+    file = tmp_path / "records.jsonl"
+    with file.open("wb") as out:
+        writer = Writer(out)
+        writer.begin("now")
+        for one in KEYS[:30]:
+            for step in steps:
+                writer.add(Entry(one, *entry(one, step, NOW + step)))
+        writer.end()
+    run("import", "--from", file, "--to", target)
+    assert content(target) == {one: entry(one, 2, NOW + 2) for one in KEYS[:30]}
 
 
 def test_an_export_of_any_store_goes_through_a_pipe(source, target):
