@@ -66,7 +66,7 @@ def _serve(options: dict[str, Any]) -> None:
     except SettingsInvalid as error:
         raise click.UsageError(str(error)) from error
     os.environ.update(settings.environment())  # where gunicorn.conf.py, the workers and a successor find them
-    from service.server import serve
+    from service.server.start import serve
 
     serve()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
@@ -21,6 +23,7 @@ from service.core.types import ModelSpec
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
+from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
 from service.sessions import CountedPredictor, Sessions
@@ -32,13 +35,15 @@ from service.sweeper import Sweeper
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One worker's service, built and running."""
+    """One worker's service, built and running. `body_limit` and `is_short` are for its server (`http.sizes`)."""
 
     app: Flask
     registry: Registry
     store: StateStore
     loader: Loader
     metrics: Metrics
+    body_limit: Callable[[str], int]
+    is_short: Callable[[str, str, int], bool]
     sweeper: Sweeper | None
 
     def close(self) -> None:
@@ -71,6 +76,9 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
     )
+    http_limits = HttpLimits(
+        settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
+    )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT)
     app = create_app(
@@ -83,9 +91,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
             store=store,
             problems=loader.problems,
             exposition=lambda: metrics.exposition(served_now),
-            limits=HttpLimits(
-                settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
-            ),
+            limits=http_limits,
         ),
         metrics.observe_request,
         access_log=settings.access_log,
@@ -97,7 +103,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
-    service = Service(app, registry, store, loader, metrics, sweeper)
+    service = Service(app, registry, store, loader, metrics, partial(body_limit, http_limits), is_short, sweeper)
     app.extensions["recurve"] = service
     return service
 

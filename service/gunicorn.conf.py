@@ -24,8 +24,8 @@ except SettingsInvalid as error:
 
 wsgi_app = "service.wsgi:application()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-worker_class = "service.server.Worker"
-logger_class = "service.server.ErrorLogger"
+worker_class = "service.server.worker.Worker"
+logger_class = "service.server.start.ErrorLogger"
 workers = settings.workers
 threads = settings.threads
 keepalive = settings.keepalive_s

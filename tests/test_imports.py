@@ -43,15 +43,17 @@ RULES: dict[str, set[str]] = {
     # From published bundles to served models; bootstrap hands it the way to open an engine.
     "service/loader.py": {"numpy", "models", "service.core"},
     # What we change of gunicorn, and what its master says at the start.
-    "service/server.py": {"gunicorn", "service.logs", "service.settings", "service.sockets"},
-    "service/sockets.py": set(),
+    "service/server": {
+        "gunicorn", "httptools", "uvloop",
+        "service.core.patience", "service.logs", "service.server", "service.settings",
+    },
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
     "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
     "service/gunicorn.conf.py": {
         "service.banner", "service.bootstrap", "service.settings", "service.logs", "service.metrics",
     },
-    "service/__main__.py": {"click", "pydantic", "service.server", "service.settings", "service.state_commands"},
+    "service/__main__.py": {"click", "pydantic", "service.server.start", "service.settings", "service.state_commands"},
     # Moving whole stores: the commands open them, what moves them is handed them.
     "service/state_commands.py": {"click", "service.core", "service.moving", "service.stores"},
     "service/moving": {"service.core", "service.moving"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.core.errors import AtCapacity
+from service.core.patience import give_way
 from service.core.ports import Clock, CountsClients, StateStore
 
 LEASE_S = 10.0
@@ -36,6 +37,7 @@ class Capacity:
         now = self._clock()
         known = self._known.get((tenant, model))
         if known is None or not known.until - LEASE_S <= now < known.until:  # a clock may be set back
+            give_way()  # a count looks at every client
             known = _Count(self._counts.count(tenant, model), now + LEASE_S)
             self._known[tenant, model] = known
         if known.clients >= self._limit:

@@ -14,6 +14,7 @@ from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
 from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
+from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored
 from service.core.record import Record
 from service.core.records import Records
@@ -68,6 +69,7 @@ class Predictor:
         A repeated request (by step, idempotency key or time) gets the stored answer, `replayed`.
         OrderConflict, InvalidInput, Unsupported, AtCapacity, Contended, StoreUnavailable: nothing moved.
         """
+        give_way(len(request.observations) + request.horizon)
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
         digest = order.digest_of(request)
@@ -91,6 +93,8 @@ class Predictor:
                 self._capacity.check(key.tenant, key.model)
             turn = self._turn(current, served, request, digest)
             expired = swept or self._is_expired(served.spec, record)
+            if not expired and record.tracks[0].fingerprint != served.spec.fingerprint:
+                give_way(len(record.context))
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 

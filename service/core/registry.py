@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from service.core.errors import ModelNotFound, NotReady
+from service.core.patience import give_way
 from service.core.ports import Engine
 from service.core.types import ModelSpec
 
@@ -65,6 +66,7 @@ class Registry:
         """
         if generation <= model.generation or self.on_stale is None:
             return model
+        give_way()
         self.on_stale(model.name)
         return self.model(model.name)
 

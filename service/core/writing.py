@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from service.core.errors import Contended
 from service.core.locks import StripedLocks
+from service.core.patience import give_way, is_hurried
 from service.core.types import ClientKey
 
 T = TypeVar("T")
@@ -16,17 +17,20 @@ T = TypeVar("T")
 def until_saved(locks: StripedLocks, key: ClientKey, attempt: Callable[[], T | None], bound_s: float) -> T:
     """Run `attempt` under the client's lock until it answers: None says that another process saved first.
 
-    Contended if that goes on, or the lock is not to be had, for `bound_s`; then nothing has moved.
+    Contended if that goes on, or the lock is not to be had, for `bound_s`; WouldWait at once in a thread that has no
+    time to wait. Then nothing has moved.
     """
     deadline = time.monotonic() + bound_s
     lock = locks.of(key)
-    if not lock.acquire(timeout=bound_s):
+    if not lock.acquire(timeout=0 if is_hurried() else bound_s):
+        give_way()
         raise Contended(f"others wait for client {key.client!r} as well; send it again")
     try:
         while True:
             answer = attempt()
             if answer is not None:
                 return answer
+            give_way()
             if time.monotonic() > deadline:
                 raise Contended(f"client {key.client!r} is written by others all the time; send it again")
     finally:

@@ -50,12 +50,6 @@ class BodyEncoded(core.RecurveError):
         super().__init__(f"the body comes with Content-Encoding {encoding[:40]!r}; send it as it is")
 
 
-class BodyStalled(core.RecurveError):
-    """The body did not arrive in time."""
-
-    code = "stalled"
-
-
 # What a kind of error answers. An error is looked up by its class, then by that class's bases.
 STATUS: Mapping[type[core.RecurveError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
@@ -64,7 +58,6 @@ STATUS: Mapping[type[core.RecurveError], HTTPStatus] = {
     core.OrderConflict: HTTPStatus.CONFLICT,
     core.ClientExists: HTTPStatus.CONFLICT,
     core.ForeignState: HTTPStatus.CONFLICT,
-    BodyStalled: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BodyEncoded: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     core.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -91,7 +84,6 @@ TITLES: Mapping[str, str] = {
     "gap": "Observations are missing before this one",
     "client_exists": "There is such a client already",
     "foreign_state": "Other weights made this state",
-    "stalled": "The body did not arrive in time",
     "body_too_large": "The body is too large",
     "body_encoded": "The body is encoded",
     "invalid": "A value is not valid",

@@ -12,7 +12,6 @@ from itertools import count
 from flask import Flask, Response, request
 
 from service.core.requests import Answer
-from service.http.body import drain
 from service.http.context import ANSWER, BEGAN
 from service.http.errors import problem
 from service.logs import request_id
@@ -50,8 +49,6 @@ def register(app: Flask, observe: Observer, *, access_log: bool, slow_request_s:
     @app.after_request
     def end(response: Response) -> Response:
         environ = request.environ
-        if response.status_code >= 400:
-            drain(environ)
         seconds = time.perf_counter() - environ[BEGAN]
         response.headers[HEADER] = request_id.get() or ""
         rule, status = request.url_rule, response.status_code

@@ -115,7 +115,7 @@ class RedisStore:
             return True
         if old is None or old in nonces or not kept:
             return False
-        raise StoreUnavailable("a save's reply was lost, and others have written since: it may have been stored")
+        raise StoreUnavailable("a save's reply was lost, others wrote since: it may be stored", in_doubt=True)
 
     def _nonces(self, place: Place) -> bytes:
         """The last nonces of a record, one after another, the newest first; nothing where there is no record."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import (
     AskError,
+    BusyLoadingError,
     ClusterDownError,
     MovedError,
     OutOfMemoryError,
@@ -22,15 +23,15 @@ from redis.exceptions import (
 from service.core.errors import StoreUnavailable
 from service.stores.redis_advice import advise
 from service.stores.redis_route import Cluster, Route, Single
-from service.stores.redis_server import Address, Command, Server
+from service.stores.redis_server import Address, Command, NotSent, Server
 from service.stores.redis_url import Whereabouts
 
 TRY_S = 0.6  # no attempt begins later; one takes up to TIMEOUT_S
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
 _REDIRECTIONS = 8  # one after another, without a pause
 
-# Refusals that pass while a Cluster or a failover sorts itself out; the command had no effect.
-_NOT_NOW = (ReadOnlyError, ClusterDownError, TryAgainError)
+# Refusals that pass while a server starts, a Cluster or a failover sorts itself out; the command had no effect.
+_NOT_NOW = (BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
 
 
 class Reply(NamedTuple):
@@ -44,7 +45,8 @@ class Calls:
     """Sends each command to the server that holds its bucket; any thread.
 
     Commands must be such that a repetition does no harm: one whose reply is lost is sent again. StoreUnavailable after
-    about a second without success, and from then on at once, until one that was tried anew succeeds.
+    about a second without success, and from then on at once, until one that was tried anew succeeds. It says `in_doubt`
+    of a script that was sent and may have had its effect, or have it yet.
     """
 
     def __init__(self, where: Whereabouts) -> None:
@@ -76,16 +78,18 @@ class Calls:
             except _NOT_NOW as error:
                 failure = error
                 if server is not None and isinstance(error, ReadOnlyError):
-                    server.disconnect(idle_only=True)  # its name may be that of another server by now
+                    server.disconnect()  # its name may be that of another server by now
             except ResponseError as error:
                 patience.succeeded()
                 raise StoreUnavailable(_refusal(error)) from error
             except RedisError as error:
-                failure, repeated = error, True
+                failure, repeated = error, repeated or not isinstance(error, NotSent)
             self._route.refresh(end, server)
             if trial or time.monotonic() + pause >= end:
                 if not isinstance(failure, TryAgainError):  # which is about a few keys, not the server
                     patience.failed(_absence(failure), trial=bool(trial))
+                if repeated and command[0] == "EVAL":
+                    raise StoreUnavailable(f"{_absence(failure)}; it may be stored yet", in_doubt=True) from failure
                 raise StoreUnavailable(_absence(failure)) from failure
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)

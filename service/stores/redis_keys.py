@@ -26,7 +26,7 @@ NONCES = 8 * NONCE  # bytes at the start of each record: NONCES and the scripts'
 _PREFIX = "recurve:1"  # the number is this layout's version
 
 # Each script answers 1 if what it asks for holds now. None writes if it held before, so that a repetition after a lost
-# reply is answered even by a server that takes no writes. They run on Redis 6 and later, and on Valkey.
+# reply is answered even by a server that takes no writes. They run on Redis 7 and later, and on Valkey.
 
 SAVE = """
 local kept = redis.call('GETRANGE', KEYS[1], 0, 55)

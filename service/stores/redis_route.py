@@ -139,7 +139,7 @@ class Cluster:
     def _forget_others(self) -> None:
         """Closes what is open to servers that hold nothing any more."""
         for address in set(self._servers) - set(self._holders) - set(self._where.servers):
-            self._servers.pop(address).disconnect(idle_only=True)
+            self._servers.pop(address).disconnect()
 
 
 def _holders(reply: Any, asked: str) -> list[Address | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionPool, SSLConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from service.stores.redis_patience import Patience
@@ -21,10 +21,14 @@ TIMEOUT_S = 0.4  # to connect, and for each reply
 _ASKING: Command = ("ASKING",)
 
 
+class NotSent(RedisError):
+    """There is no connection, so the command had no effect."""
+
+
 class Server:
     """Sends commands and returns raw replies. Any thread; errors are the driver's, which never tries twice itself.
 
-    An error reply (ResponseError) means that the command had no effect; after any other error it may have had.
+    After NotSent, and after an error reply (ResponseError), the command had no effect; after any other it may have had.
     """
 
     def __init__(self, address: Address, where: Whereabouts) -> None:
@@ -46,24 +50,24 @@ class Server:
 
     def call(self, command: Command) -> Any:
         """The reply to one command."""
-        connection = self._pool.get_connection()
+        connection = self._connection()
         try:
-            connection.send_command(*command)  # type: ignore[no-untyped-call]
+            connection.send_command(*command)
             return connection.read_response()
         except ResponseError:
             raise
         except BaseException:
-            connection.disconnect()  # type: ignore[no-untyped-call]  # its reply must not be taken for another's
+            connection.disconnect()  # its reply must not be taken for another's
             raise
         finally:
             self._pool.release(connection)
 
     def call_all(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands, sent at once; a ResponseError in the place of each that was refused."""
-        connection = self._pool.get_connection()
+        connection = self._connection()
         replies: list[Any] = []
         try:
-            connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
+            connection.send_packed_command(connection.pack_commands(commands))
             for _ in commands:
                 try:
                     replies.append(connection.read_response())
@@ -71,7 +75,7 @@ class Server:
                     replies.append(error)
             return replies
         except BaseException:
-            connection.disconnect()  # type: ignore[no-untyped-call]
+            connection.disconnect()
             raise
         finally:
             self._pool.release(connection)
@@ -83,6 +87,12 @@ class Server:
             raise reply
         return reply
 
-    def disconnect(self, *, idle_only: bool = False) -> None:
-        """Closes all connections; the next command opens one anew."""
-        self._pool.disconnect(inuse_connections=not idle_only)
+    def disconnect(self) -> None:
+        """Closes the connections that nobody uses just now; the next command opens one anew."""
+        self._pool.disconnect(inuse_connections=False)
+
+    def _connection(self) -> Any:
+        try:
+            return self._pool.get_connection()
+        except RedisError as error:
+            raise NotSent(str(error)) from error

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from service.core.errors import StoreUnavailable
+from service.core.patience import give_way, is_hurried
 from service.core.ports import Stored
 from service.stores.sqlite_folder import connect, lock_file
-from service.stores.sqlite_turn import WAIT_S, Turn
+from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
 _LOAD = "SELECT nonce, blob FROM records WHERE key=?"
 _UPDATE = "UPDATE records SET nonce=?, blob=? WHERE key=? AND nonce IN (?, ?)"
@@ -149,7 +150,8 @@ class Shard:
             self._guard.release()
 
     def _enter(self) -> None:
-        if not self._guard.acquire(timeout=WAIT_S):
+        if not self._guard.acquire(timeout=SHORT_S if is_hurried() else WAIT_S):
+            give_way()
             raise StoreUnavailable(f"this shard of the store was busy for {WAIT_S:g} s")
 
     def _open(self) -> sqlite3.Connection:

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 from service.core.errors import StoreUnavailable
+from service.core.patience import give_way
 
 WAIT_S = 2.0
+SHORT_S = 0.001
 
 
 class Turn:
@@ -38,9 +40,15 @@ class Turn:
         return True
 
     def take(self, end: float) -> None:
-        """Waits for the turn; StoreUnavailable at `end` of time.monotonic(), WAIT_S after the waiting began."""
+        """Waits for the turn; StoreUnavailable at `end` of time.monotonic(), WAIT_S after the waiting began.
+
+        Who is in a hurry waits for SHORT_S, some dozens of turns, then gives way.
+        """
         while not self.try_take():
-            if time.monotonic() >= end:
+            now = time.monotonic()
+            if now >= end - WAIT_S + SHORT_S:
+                give_way()
+            if now >= end:
                 raise StoreUnavailable(f"other writers held this shard of the store for {WAIT_S:g} s")
             time.sleep(20e-6)  # a turn takes about as long
 

@@ -70,7 +70,7 @@ def test_memory_is_refused_with_more_than_one_worker():
 def started(monkeypatch):
     """Runs the command line up to where gunicorn would start; what it would find in its environment."""
     found = {}
-    monkeypatch.setattr("service.server.serve", lambda: found.update(os.environ))
+    monkeypatch.setattr("service.server.start.serve", lambda: found.update(os.environ))
 
     def run(*arguments, **environment):
         result = CliRunner(env=environment).invoke(command.main, list(arguments))

@@ -58,6 +58,15 @@ def test_while_redis_is_away_verbs_fail_within_a_second_and_then_at_once_and_it_
     assert store.save(KEY, nonce, fresh(), b"goes on") is True
 
 
+@pytest.mark.parametrize(("mode", "in_doubt"), [("cut", False), ("hole", True)])
+def test_a_save_that_was_sent_and_never_answered_is_in_doubt_and_one_not_sent_is_not(store, proxy, mode, in_doubt):
+    nonce = put(store, KEY)
+    proxy.set_mode(mode)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.save(KEY, nonce, fresh(), b"stored?")
+    assert caught.value.extra.get("in_doubt", False) is in_doubt
+
+
 def test_threads_that_wait_for_a_black_hole_wait_side_by_side(store, proxy):
     put(store, KEY)
     proxy.set_mode("hole")

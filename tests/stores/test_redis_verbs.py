@@ -1,9 +1,11 @@
 """What the Redis store does beyond the contract: deletes by nonce, doubtful saves, scans."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.core.errors import StoreUnavailable
 from service.core.ports import Stored
 from service.core.types import ClientKey
 from tests.stores.contract import fresh, put
@@ -47,7 +49,7 @@ def test_a_save_overtaken_by_more_writers_than_are_remembered_is_left_open(store
     assert store.save(KEY, first, mine, b"mine") is True
     writers, previous, mine = 8, nonces[-1], fresh()
     nonces = [mine]
-    assert "may have been stored" in timed(lambda: store.save(KEY, previous, mine, b"mine"))[1]
+    assert "may be stored" in timed(lambda: store.save(KEY, previous, mine, b"mine"))[1]
 
 
 def test_deleting_with_a_nonce_spares_what_was_written_since(store):
@@ -88,3 +90,22 @@ def test_a_scan_meets_every_record_whole_with_its_nonce(shared, limit):
             break
         shared.delete(scan.entries[0].key)
     assert found == kept
+
+
+def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
+    put(store, KEY)
+    at_work = threading.Semaphore(0)
+
+    def work():
+        while True:
+            store.save(KEY, store.load(KEY).nonce, fresh(), b"again")
+            at_work.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work) for _ in range(4)]
+        for _ in range(40):
+            assert at_work.acquire(timeout=20)
+        store.close()
+        for each in working:
+            with pytest.raises(StoreUnavailable, match="closed"):
+                each.result(20)

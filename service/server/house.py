@@ -1,0 +1,128 @@
+"""What the connections of one worker share: the application, threads for what takes time, bounds, the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from service.core.patience import WouldWait, hurried
+from service.server.exchange import App, Exchange, answer
+
+HELD_BYTES = 64 * 1024 * 1024  # of bodies that are arriving, all connections together
+
+Answered = Callable[[Exchange, bytes, bool], None]
+
+
+class Guest(Protocol):
+    """A connection, as the house knows it."""
+
+    deadline: float | None
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+
+    def hurry(self) -> None:
+        """The process is asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a request's head: bytes of the first line, of a header line, of all together, and how many header lines.
+    Of time: seconds for a request to arrive in, and that a connection may be idle."""
+
+    line_bytes: int
+    field_bytes: int
+    head_bytes: int
+    fields: int
+    patience_s: float
+    keepalive_s: float
+
+
+class House:
+    """One worker's connections. All methods run in the event loop, and so does the application for short requests.
+
+    What must not be kept waiting is the loop: `is_short` (method, path, bytes of body) says what is worth a try in
+    it. If that turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        loop: asyncio.AbstractEventLoop,
+        threads: int,
+        bounds: Bounds,
+        body_limit: Callable[[str], int],
+        is_short: Callable[[str, str, int], bool],
+    ) -> None:
+        self._app = app
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(threads, "recurve-request")
+        self._is_short = is_short
+        self._held = 0
+        self.bounds = bounds
+        self.body_limit = body_limit
+        self.now = loop.time
+        self.soon: Callable[[Callable[[], None]], Any] = loop.call_soon
+        self.guests: set[Guest] = set()
+        self.stopping = False
+        self.answers = 0
+
+    def enter(self, guest: Guest) -> None:
+        """A connection is made; one that comes when it is too late is told so."""
+        self.guests.add(guest)
+        if self.stopping:
+            self.soon(guest.hurry)
+
+    def leave(self, guest: Guest) -> None:
+        """A connection is gone."""
+        self.guests.discard(guest)
+
+    def hold(self, size: int) -> bool:
+        """Counts bytes of a body that came in; False if they are too many by now."""
+        self._held += size
+        return self._held <= HELD_BYTES
+
+    def release(self, size: int) -> None:
+        """Bytes of bodies that are not held any more."""
+        self._held -= size
+
+    def answer(self, exchange: Exchange, close: bool, answered: Answered) -> None:
+        """Has the application answer, at once or in a thread; `answered` is called in the loop, maybe before this
+        returns."""
+        self.answers += 1
+        environ = exchange.environ
+        if self._is_short(environ["REQUEST_METHOD"], environ["PATH_INFO"], exchange.size):
+            try:
+                with hurried():
+                    said = answer(self._app, exchange, close)
+            except WouldWait:
+                pass
+            else:
+                answered(exchange, *said)
+                return
+        future = self._loop.run_in_executor(self._threads, answer, self._app, exchange, close)
+        future.add_done_callback(partial(self._tell, exchange, answered))
+
+    def _tell(self, exchange: Exchange, answered: Answered, future: asyncio.Future[tuple[bytes, bool]]) -> None:
+        if not future.cancelled():
+            answered(exchange, *future.result())
+
+    def look_at_the_clock(self) -> None:
+        """Ends what has waited for too long; called a few times a second."""
+        now = self.now()
+        for guest in [guest for guest in self.guests if guest.deadline is not None and guest.deadline <= now]:
+            guest.expire()
+
+    def stop(self) -> None:
+        """Idle connections end now, the others with their answer."""
+        self.stopping = True
+        for guest in tuple(self.guests):
+            guest.hurry()
+
+    def close(self) -> None:
+        """Gives the threads back; what they are at ends first."""
+        self._threads.shutdown(wait=True, cancel_futures=True)

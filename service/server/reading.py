@@ -1,0 +1,156 @@
+"""What arrives on one connection, as exchanges: the parser's callbacks, and the bounds of a request's head and body."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import httptools
+
+from service.server import refusal
+from service.server.exchange import Environ, Exchange
+from service.server.house import House
+from service.server.refusal import Refusal
+
+log = logging.getLogger("recurve.server")
+
+DRAIN_BYTES = 64 * 1024 * 1024  # of a body nobody wants: the answer would be lost with a connection closed on it
+
+
+class Listener(Protocol):
+    """Who is told of what arrives."""
+
+    def ready(self, exchange: Exchange) -> None:
+        """A request can be answered: it is complete, or its body is more than is taken."""
+
+    def leave_asked(self) -> None:
+        """The peer waits for a word before it sends its body."""
+
+    def through(self, exchange: Exchange) -> None:
+        """The rest of a request that was `ready` before has arrived, and is thrown away."""
+
+
+class Reader:
+    """Makes exchanges of bytes. Once `refusal` is set, or `deaf`, nothing more is read."""
+
+    def __init__(self, house: House, base: Environ, listener: Listener) -> None:
+        self._house = house
+        self._base = base
+        self._listener = listener
+        self._parser = httptools.HttpRequestParser(self)
+        self._head_bytes = 0
+        self._drained = 0
+        self.arriving: Exchange | None = None  # its head or body is still being read
+        self.in_head = False
+        self.refusal: Refusal | None = None
+        self.deaf = False
+
+    def feed(self, data: bytes) -> None:
+        """Some bytes, whatever they are."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # answered as if it had not asked; what follows can't be told from it
+            self.deaf = True
+        except httptools.HttpParserCallbackError as error:  # ours, below
+            log.error("a request failed", exc_info=error)
+            self.refuse(refusal.FAILED)
+        except httptools.HttpParserError as error:
+            self.refuse(refusal.unreadable(str(error)))
+        if self.in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._house.bounds.head_bytes:
+                self.refuse(refusal.LONG_HEAD)
+
+    def refuse(self, why: Refusal) -> None:
+        """Nothing more is read, because of `why`; the first reason counts."""
+        self.deaf = True
+        self.refusal = self.refusal or why
+
+    def stop(self) -> None:
+        """Nothing more is read; what has arrived of a request is dropped."""
+        self.deaf = True
+        if self.arriving is not None and not self.arriving.handed:
+            self._house.release(self.arriving.size)
+        self.arriving = None
+
+    # -- httptools' side ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        self.arriving = Exchange(self._base)
+        self.in_head, self._head_bytes, self._drained = True, 0, 0
+
+    def on_url(self, piece: bytes) -> None:
+        """See httptools."""
+        exchange = self._exchange()
+        if len(exchange.url) + len(piece) > self._house.bounds.line_bytes:
+            self.refuse(refusal.LONG_LINE)
+        else:
+            exchange.url += piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. Trailers come this way as well, after the head's end, and are dropped."""
+        if self.in_head:
+            fields, bounds = self._exchange().add_header(name, value), self._house.bounds
+            if fields > bounds.fields or len(name) + len(value) > bounds.field_bytes:
+                self.refuse(refusal.LONG_HEAD)
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self.in_head = False
+        exchange, parser = self._exchange(), self._parser
+        version, environ = parser.get_http_version(), exchange.environ
+        if self.refusal is not None:
+            return
+        if version not in ("1.1", "1.0"):
+            self.refuse(refusal.OTHER_VERSION)
+            return
+        if environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower() != "chunked":
+            self.refuse(refusal.OTHER_CODING)
+            return
+        try:
+            exchange.end_head(parser.get_method(), version, parser.should_keep_alive(), self._house.body_limit)
+        except httptools.HttpParserInvalidURLError as error:
+            self.refuse(refusal.unreadable(str(error)))
+            return
+        if exchange.over:
+            self._hand_over(exchange)
+        elif "HTTP_EXPECT" in environ:
+            if environ["HTTP_EXPECT"].lower() == "100-continue":
+                self._listener.leave_asked()
+            else:
+                self.refuse(refusal.OTHER_EXPECTATION)
+
+    def on_body(self, piece: bytes) -> None:
+        """See httptools."""
+        exchange = self._exchange()
+        if exchange.handed:
+            self._drained += len(piece)
+            if self._drained > DRAIN_BYTES:
+                self.deaf = True
+        elif self.refusal is None:
+            exchange.add_body(piece)
+            if not self._house.hold(len(piece)):
+                self.refuse(refusal.NO_ROOM)
+            elif exchange.over:
+                self._hand_over(exchange)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        exchange = self._exchange()
+        self.arriving, exchange.complete = None, True
+        if exchange.handed:
+            self._listener.through(exchange)
+        elif self.refusal is None:
+            self._hand_over(exchange)
+        else:
+            self._house.release(exchange.size)
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        exchange.handed = True
+        self._listener.ready(exchange)
+
+    def _exchange(self) -> Exchange:
+        """The parser begins a message before it tells of anything in it."""
+        assert self.arriving is not None
+        return self.arriving

@@ -1,0 +1,157 @@
+"""gunicorn's asgi worker with our connections in it: one event loop, which calls the WSGI application itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the master, it is every worker's at once
+from gunicorn.workers.gasgi import ASGIWorker
+
+from service.server.connection import Connection
+from service.server.house import Bounds, House
+from service.settings import read_settings
+
+log = logging.getLogger("recurve.server")
+
+LOOK_S = 0.25  # between looks at the connections' deadlines
+HEAD_BYTES = 64 * 1024  # of all header lines together
+PAUSE_S = 0.5  # without accepting, when the process has no room for one more
+
+
+class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
+    """Reads and answers requests in an event loop, and runs short ones right there.
+
+    Handing a request to a thread and its answer back costs more than a predict does. What may take time goes to a
+    thread (`House.answer`). Of gunicorn's own worker stay the loop, signals and the life in the master's care; its
+    protocol would drop pipelined requests and wait for slow clients without end.
+    """
+
+    alive: bool
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """gunicorn's own warns that it has no threads; ours has."""
+
+    def load_wsgi(self) -> None:
+        """The application, and what it says of its requests."""
+        self.wsgi = self.app.wsgi()
+
+    def handle_exit_signal(self) -> None:
+        """SIGTERM: accept nothing more, finish what is under way."""
+        super().handle_exit_signal()
+        self._woken.set()
+
+    def handle_quit_signal(self) -> None:
+        """SIGINT, SIGQUIT: end now."""
+        super().handle_quit_signal()
+        self._woken.set()
+
+    def init_process(self) -> None:
+        """In the worker, after the fork: at first it still takes signals as the master does, and loses them."""
+        self._woken = asyncio.Event()
+        self.init_signals()
+        super().init_process()
+
+    def init_signals(self) -> None:
+        """For the time until the loop runs, which would lose them: a stop asked for meanwhile is remembered."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self.handle_exit)
+
+    async def _serve(self) -> None:
+        super().init_signals()
+        service, settings = self.wsgi.extensions["recurve"], read_settings()
+        cfg = self.cfg  # 0 means without bound
+        line, field = cfg.limit_request_line or HEAD_BYTES, cfg.limit_request_field_size or HEAD_BYTES
+        bounds = Bounds(
+            line, field, line + HEAD_BYTES, cfg.limit_request_fields, settings.read_timeout_s, cfg.keepalive
+        )
+        self._house = House(self.wsgi, self.loop, settings.threads, bounds, service.body_limit, service.is_short)
+        self._tls = self._get_ssl_context()
+        self._greeting: set[asyncio.Task[None]] = set()
+        for listener in self.sockets:
+            listener.sock.setblocking(False)
+        self._open_doors()
+        while self.alive:
+            self.notify()
+            if self.ppid != os.getppid():
+                log.info("the master is gone; this worker ends too")
+                self.alive = False
+            elif self._house.answers >= self.max_requests:
+                log.info("this worker has answered its share and makes room for another")
+                self.alive = False
+            else:
+                self._house.look_at_the_clock()
+                await self._sleep(LOOK_S)
+        self._close_doors()
+        await self._finish()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until `seconds` have passed or a signal came."""
+        try:
+            await asyncio.wait_for(self._woken.wait(), seconds)
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    def _open_doors(self) -> None:
+        for listener in self.sockets:
+            self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
+
+    def _close_doors(self) -> None:
+        for listener in self.sockets:
+            self.loop.remove_reader(listener.sock.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        """One connection at a time: the next one may be another worker's, all of which wait at the same door."""
+        if len(self._house.guests) >= self.worker_connections:
+            self._pause("as many connections are open as a worker may have")
+            return
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._pause(str(error))
+            return
+        connection.setblocking(False)
+        task = self.loop.create_task(self._greet(connection))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, connection: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: Connection(self._house), connection, ssl=self._tls)
+        except OSError as error:  # it went away, or did not speak TLS
+            connection.close()
+            log.debug("a connection was not made: %s", error)
+
+    def _pause(self, why: str) -> None:
+        log.warning("not accepting connections for %g s: %s", PAUSE_S, why)
+        self._close_doors()
+        self.loop.call_later(PAUSE_S, lambda: self._open_doors() if self.alive else None)
+
+    async def _finish(self) -> None:
+        """What is under way ends, within the graceful timeout."""
+        if self._quick_shutdown:
+            return
+        await asyncio.sleep(0)  # what has arrived by now is read first
+        await asyncio.sleep(0)
+        self._house.stop()
+        deadline = self.loop.time() + self.cfg.graceful_timeout
+        while self._house.guests and self.loop.time() < deadline and not self._quick_shutdown:
+            self.notify()
+            self._house.look_at_the_clock()
+            await asyncio.sleep(0.02)
+        if self._house.guests:
+            log.warning("%d connections are cut off", len(self._house.guests))
+
+    def _cleanup(self) -> None:
+        house = getattr(self, "_house", None)
+        if house is not None:
+            house.close()
+        super()._cleanup()
