@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from service.core.errors import RecurveError
 from service.core.ports import CountsRecords, Scans, StateStore
 from service.moving import dump
 from service.moving.export import export_to_file, export_to_stream
-from service.moving.transfer import Choice, Tally, bring, slices
+from service.moving.transfer import SLICE, Choice, Tally, bring_all, slices
 from service.stores import open_existing, open_store, sqlite_folder
 from service.stores.redis_url import without_password
 from service.stores.sqlite_backup import back_up, bytes_to_copy
@@ -41,7 +42,7 @@ class StateCommands(click.Group):
         except OSError as error:
             raise click.ClickException(f"can't read or write: {error}") from error
         except KeyboardInterrupt:
-            click.echo("\nStopped. The same command again goes on from here.", err=True)
+            click.echo("\nStopped. Nothing is lost; the same command again finishes it.", err=True)
             raise click.exceptions.Exit(130) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -63,6 +64,8 @@ def state() -> None:
     them meanwhile: every record is moved whole, as it stood at one moment. For a move that misses nothing, run it
     once while the service serves from the old store, stop the service, run it again (which brings what is newer), and
     start the service on the new store. What was deleted between the two runs comes along.
+
+    They end with 0 if all is done, 1 if not (the message says what to do), 2 for a wrong usage, 130 if stopped.
 
     \b
     python -m service state migrate --from sqlite:///var/state --to redis://localhost/0
@@ -163,17 +166,15 @@ def backup(source_url: str, target: Path) -> None:
 
 
 def _imported(file: Any, target: StateStore, choice: Choice, tally: Tally, replace: bool) -> Iterator[int]:
-    for entry, size in dump.read(file):
-        if choice.takes(entry.key):
-            tally.add(bring(target, entry, replace=replace))
-        yield size
+    records = dump.read(file)
+    while some := list(islice(records, SLICE)):
+        bring_all(target, (entry for entry, _ in some if choice.takes(entry.key)), tally, replace=replace)
+        yield sum(size for _, size in some)
 
 
 def _migrated(source: Scans, target: StateStore, choice: Choice, tally: Tally, replace: bool) -> Iterator[int]:
     for entries, _ in slices(source):
-        for entry in entries:
-            if choice.takes(entry.key):
-                tally.add(bring(target, entry, replace=replace))
+        bring_all(target, (entry for entry in entries if choice.takes(entry.key)), tally, replace=replace)
         yield len(entries)
 
 

@@ -1,5 +1,7 @@
 """Wherever a state is moved to, its client goes on there as if nothing had happened: same answers, same retries."""
 
+import threading
+
 import numpy as np
 import pytest
 import requests
@@ -7,7 +9,7 @@ from click.testing import CliRunner
 
 from service.__main__ import main
 from tests.conftest import TRIPLE
-from tests.serving import running_service
+from tests.serving import running_service, wait_until
 from tests.stores.redis_servers import redis_server
 
 CLIENTS, BEFORE, AFTER = 6, 40, 15
@@ -74,3 +76,44 @@ def test_a_client_goes_on_the_same_wherever_its_state_was_moved(moved, tiny_repo
         again = go_on(running.url, session, series, BEFORE - 1, BEFORE)
         assert again == [(answer, "true") for answer, _ in told], "the last request again is a retry here as well"
         assert go_on(running.url, session, series, BEFORE, BEFORE + AFTER) == following
+
+
+def test_a_service_is_moved_while_it_serves_and_no_acknowledged_step_stays_behind(tiny_repository, tmp_path, series):
+    """Migrate under load, stop, migrate again, start on the new store; a backup taken under the same load is whole."""
+    old, backup = f"sqlite:///{tmp_path}/old", f"sqlite:///{tmp_path}/backup"
+    acknowledged, stop = [0] * CLIENTS, threading.Event()
+
+    def keep_sending(url, client):
+        with requests.Session() as session:
+            while not stop.is_set():
+                step = acknowledged[client] + 1
+                body = {"observation": series[client, step % len(series[client])].tolist(), "step": step}
+                answer = session.post(f"{url}/v1/models/{TRIPLE}/clients/c-{client}/predict", json=body, timeout=30)
+                assert answer.status_code == 200, answer.text
+                acknowledged[client] = step
+
+    with redis_server(tmp_path / "redis") as server:
+        with running_service(tiny_repository, old, workers=2) as running:
+            threads = [threading.Thread(target=keep_sending, args=(running.url, client)) for client in range(CLIENTS)]
+            for thread in threads:
+                thread.start()
+            try:
+                wait_until(lambda: min(acknowledged) > 5, 30, "steps of every client")
+                command("migrate", "--from", old, "--to", server.url)
+                before = list(acknowledged)
+                command("backup", "--from", old, "--to", tmp_path / "backup")
+                after = list(acknowledged)
+                command("migrate", "--from", old, "--to", server.url)
+                wait_until(lambda: min(acknowledged) > max(after), 30, "steps after the backup")
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+        command("migrate", "--from", old, "--to", server.url)
+        steps = {}
+        for place in (server.url, backup):
+            with running_service(tiny_repository, place, workers=1) as running:
+                clients = f"{running.url}/v1/models/{TRIPLE}/clients"
+                steps[place] = [requests.get(f"{clients}/c-{c}", timeout=30).json()["step"] for c in range(CLIENTS)]
+        assert steps[server.url] == acknowledged
+        assert all(low <= step <= high + 1 for low, step, high in zip(before, steps[backup], after, strict=True))

@@ -10,7 +10,7 @@ from service.core.predictor import Predictor
 from service.core.tombstones import BURIED
 from service.core.types import ClientKey
 
-BOUND_S = 1.0
+BOUND_S = 0.2  # others wait meanwhile
 _PAGE = 100  # between two looks at the time
 _EXPIRED = "~"  # begins the cursors of the second half; no store's cursor begins so
 

@@ -17,7 +17,8 @@ T = TypeVar("T")
 def until_saved(locks: StripedLocks, key: ClientKey, attempt: Callable[[], T | None], bound_s: float) -> T:
     """Run `attempt` under the client's lock until it answers: None says that another process saved first.
 
-    Contended if that goes on, or the lock is not to be had, for `bound_s`; then nothing has moved.
+    Contended if that goes on, or the lock is not to be had, for `bound_s`; WouldWait at once in a thread that has no
+    time to wait. Then nothing has moved.
     """
     deadline = time.monotonic() + bound_s
     lock = locks.of(key)

@@ -22,6 +22,7 @@ from service.core.types import ClientKey
 
 FORMAT = "recurve-records/1"
 LINE_MAX = 256 * 2**20  # bytes; a longer one is no record of ours
+NONCE = 8  # bytes
 _NAMES = ("tenant", "model", "client")
 
 
@@ -124,9 +125,12 @@ def _entry(content: dict[str, Any], number: int) -> Entry:
         raise DumpDamaged(f"line {number}: the record's checksum does not hold; export again")
     try:
         key = ClientKey(*(str(content[name]) for name in _NAMES))
-        return Entry(key, bytes.fromhex(content["nonce"]), b64decode(content["record"], validate=True))
+        entry = Entry(key, bytes.fromhex(content["nonce"]), b64decode(content["record"], validate=True))
     except (KeyError, TypeError, ValueError) as error:
         raise DumpDamaged(f"line {number} is no record; export again") from error
+    if len(entry.nonce) != NONCE:
+        raise DumpDamaged(f"line {number} is no record; export again")
+    return entry
 
 
 def _json(content: dict[str, Any]) -> bytes:

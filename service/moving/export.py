@@ -5,6 +5,7 @@ FILE.part grows, FILE.part.json says how far it is good and from where to go on;
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from service.core.ports import Scans
 from service.moving.dump import Writer
 from service.moving.transfer import Choice, slices
 
-EVERY_BYTES = 4 * 2**20  # between two notes of how far it is
+EVERY_BYTES = 2 * 2**20  # between two notes of how far it is
 
 
 class ExportRefused(RecurveError):
@@ -58,14 +59,16 @@ def export_to_file(
     is left there is of another export (`name` tells stores apart).
     """
     part, note_file = (target.with_name(target.name + end) for end in (".part", ".part.json"))
-    note = _left(note_file, part, name, choice)
-    with part.open("r+b" if note is not None else "wb") as file:
+    with part.open("r+b" if part.exists() else "w+b") as file:
+        _lock(file, part)
+        note = _left(note_file, name, choice, part)
         writer, after = Writer(file), None
         if note is None:
+            file.truncate()
             writer.begin(created)
         else:
             if not writer.resume(file, note.size, note.records):
-                raise ExportRefused(f"{part} has lost its end; delete it to begin anew")
+                raise ExportRefused(f"{part} has lost its end; delete {note_file} to begin anew")
             file.seek(note.size)
             file.truncate()
             after = note.cursor
@@ -87,16 +90,23 @@ def export_to_file(
     _sync_folder(target.parent)
 
 
-def _left(note_file: Path, part: Path, name: str, choice: Choice) -> _Note | None:
+def _lock(file: BinaryIO, part: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ExportRefused(f"another export is writing {part}; let it end, or name another file") from error
+
+
+def _left(note_file: Path, name: str, choice: Choice, part: Path) -> _Note | None:
     """How far a stopped run came, None if there was none or it did not come far enough to tell."""
-    if not note_file.exists() or not part.exists():
+    if not note_file.exists():
         return None
     try:
         note = _Note(**json.loads(note_file.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ExportRefused(f"{note_file} is damaged; delete it to begin anew") from error
     if (note.source, note.tenant, note.model) != (name, choice.tenant, choice.model):
-        raise ExportRefused(f"{part} is of another export, from {note.source}; finish that, or delete it")
+        raise ExportRefused(f"{part} is of another export, from {note.source}; finish that, or delete {note_file}")
     return note
 
 

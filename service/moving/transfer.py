@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -21,6 +22,7 @@ Outcome = Literal["moved", "there", "kept"]
 T = TypeVar("T")
 
 SLICE = 200  # records between two looks at anything else
+AT_ONCE = 8
 PATIENCE_S = 30.0
 _OURS = (BURIED, SET_ASIDE)  # before a tenant's name: what else is kept of its clients
 
@@ -62,6 +64,13 @@ def slices(source: Scans, after: str | None = None, limit: int = SLICE) -> Itera
         yield found.entries, after
         if after is None:
             return
+
+
+def bring_all(target: StateStore, entries: Iterable[Entry], tally: Tally, *, replace: bool = False) -> None:
+    """`bring` each of some records, several at a time: a store that syncs each write syncs those of many at once."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for outcome in pool.map(partial(bring, target, replace=replace), entries):
+            tally.add(outcome)
 
 
 def bring(target: StateStore, entry: Entry, *, replace: bool = False) -> Outcome:

@@ -20,7 +20,7 @@ class _Kept(NamedTuple):
 
 
 class MemoryStore:
-    """A StateStore, CountsClients and Scans of one process. A forked process goes on with a copy of its own."""
+    """A StateStore of one process, with every optional power. A forked process goes on with a copy of its own."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], dict[str, _Kept]] | None = {}
@@ -65,6 +65,11 @@ class MemoryStore:
     def count(self, tenant: str, model: str) -> int:
         with self._guard:
             return len(self._clients(tenant, model))
+
+    def records(self) -> int:
+        with self._guard:
+            self._open()
+            return len(self._numbers)
 
     def scan(self, after: str | None, limit: int) -> Scan:
         """In the order of creation; a slice looks at `limit` numbers, and those of deleted records are empty."""

@@ -27,7 +27,7 @@ _BEYOND = "\x7f"  # every key is before it: percent-encoded text
 
 
 class SqliteStore:
-    """A StateStore, CountsClients and Scans in the files of `folder`, which is made if it is not there.
+    """A StateStore with every optional power in the files of `folder`, which is made if it is not there.
 
     StoreNotOpened for a folder that can't be made, written or understood. Connections are opened when a process
     first needs them, so an open store may be forked, also while other threads use it.

@@ -7,13 +7,14 @@ acknowledged meanwhile is in it or not, and each record is whole, with its prote
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,26 +58,22 @@ def back_up(source: Path, target: Path, created: str, progress: Callable[[int], 
         raise BackupFailed(f"{target} is there already; name a new folder")
     part = target.with_name(f"{target.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        free = shutil.disk_usage(part).free
-        if free < needed:
-            raise BackupFailed(f"the copy needs {needed / 2**20:.0f} MiB, {target} has room for {free / 2**20:.0f}")
-        records = tuple(_copy(source, part, number, progress) for number in range(SHARDS))
-        shutil.copyfile(source / SETTINGS, part / SETTINGS)
-        files = [shard_file(part, number) for number in range(SHARDS)]
-        shards = [
-            {"file": file.name, "records": count, "sha256": _digest(file)}
-            for file, count in zip(files, records, strict=True)
-        ]
-        report = {"format": _FORMAT, "created": created, "records": sum(records), "shards": shards}
-        (part / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-        for path in (*part.iterdir(), part):
-            _fsync(path)
-        if target.exists():
-            target.rmdir()
-        os.replace(part, target)
-        _fsync(target.parent)
+        part.mkdir(parents=True, exist_ok=True)
+        with _alone(part):
+            for left in part.iterdir():  # by a run that was stopped
+                left.unlink()
+            free = shutil.disk_usage(part).free
+            if free < needed:
+                raise BackupFailed(f"the copy needs {needed / 2**20:.0f} MiB, {part} has room for {free / 2**20:.0f}")
+            records = tuple(_copy(source, part, number, progress) for number in range(SHARDS))
+            shutil.copyfile(source / SETTINGS, part / SETTINGS)
+            _write_report(part, created, records)
+            for path in (*part.iterdir(), part):
+                _fsync(path)
+            if target.exists():
+                target.rmdir()
+            os.replace(part, target)
+            _fsync(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(f"{source} can't be copied to {target} ({error})") from error
     return Backup(records, sum(shard_file(target, number).stat().st_size for number in range(SHARDS)))
@@ -109,6 +106,29 @@ def _copy(source: Path, part: Path, number: int, progress: Callable[[int], None]
         copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lock_file(file).touch()
     return records
+
+
+def _write_report(part: Path, created: str, records: tuple[int, ...]) -> None:
+    files = [shard_file(part, number) for number in range(SHARDS)]
+    shards = [
+        {"file": file.name, "records": count, "sha256": _digest(file)}
+        for file, count in zip(files, records, strict=True)
+    ]
+    report = {"format": _FORMAT, "created": created, "records": sum(records), "shards": shards}
+    (part / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within the block no other backup writes there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BackupFailed(f"another backup is writing {folder}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _log_of(database: Path) -> Path:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from service.core.errors import InvalidInput, StoreUnavailable
-from service.core.ports import CountsClients, Entry, Scans, Stored
+from service.core.ports import CountsClients, CountsRecords, Entry, Scans, Stored
 from service.core.predictor import Predictor
 from service.core.requests import PredictRequest
 from service.core.types import ClientKey
@@ -413,6 +413,15 @@ class StateStoreContract:
         store.delete(ClientKey("tenant", "sensor", "client-3"))
         assert store.count("tenant", "sensor") == 29
         assert store.count("other", "sensor") == 0
+
+    def test_all_records_are_counted_whosever_they_are(self, store):
+        assert isinstance(store, CountsRecords)
+        assert store.records() == 0
+        for n in range(20):
+            put(store, ClientKey(f"~tenant-{n}", f"model-{n}", "\u6771"))
+        put(store, KEY)
+        assert store.delete(KEY)
+        assert store.records() == 20
 
     def test_of_many_threads_that_create_one_wins(self, store):
         for turn in range(10):

@@ -1,5 +1,6 @@
 """A backup of a sqlite store in use is a store: every record whole, as it stood between the begin and the end."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -147,6 +148,18 @@ def test_a_backup_never_writes_over_anything(tmp_path):
         with pytest.raises(BackupFailed, match="is there already"):
             back_up(tmp_path / "state", there, NOW)
     assert content(tmp_path / "copy") == before
+
+
+def test_two_backups_never_write_one_copy(tmp_path):
+    fill(tmp_path / "state", 5)
+    part = tmp_path / "copy.part"
+    part.mkdir()
+    descriptor = os.open(part, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(BackupFailed, match="another backup"):
+        back_up(tmp_path / "state", tmp_path / "copy", NOW)
+    os.close(descriptor)
+    back_up(tmp_path / "state", tmp_path / "copy", NOW)
 
 
 def test_a_folder_that_is_no_store_is_named(tmp_path):

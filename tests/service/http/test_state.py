@@ -73,6 +73,13 @@ def test_an_exported_state_describes_itself(api):
     }
 
 
+def test_names_of_any_script_are_sealed_as_documented(api):
+    api.predict(4.0, client="%E6%9D%B1-%C3%A9")
+    document = export(api, "%E6%9D%B1-%C3%A9")
+    assert (document["client"], document) == ("\u6771-\u00e9", sealed(document))
+    assert brought(api, json.dumps(document, indent=2).encode())["step"] == 1
+
+
 @pytest.mark.parametrize("other", [False, True], ids=["this service", "another one"])
 def test_an_imported_state_goes_on_as_the_original_does(api, other):
     for observed in (4.0, 8.0, 5.0):

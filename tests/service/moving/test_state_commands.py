@@ -1,5 +1,7 @@
 """`python -m service state`: records move whole, once, over nothing newer, and a stopped run goes on."""
 
+import fcntl
+import hashlib
 import json
 import signal
 import subprocess
@@ -14,9 +16,11 @@ from click.testing import CliRunner
 from service.__main__ import main
 from service.core.errors import StoreUnavailable
 from service.core.lease import TENANT as LEASES
+from service.core.ports import Entry
 from service.core.tombstones import Tombstone, encode, stone_key
+from service.moving.dump import Writer
 from service.moving.transfer import patiently
-from tests.service.moving.records import NOW, content, fill, key, put
+from tests.service.moving.records import NOW, content, entry, fill, key, put
 from tests.serving import wait_until
 from tests.stores.redis_servers import redis_server
 
@@ -70,6 +74,9 @@ def test_migrating_brings_every_record_to_the_byte_and_leaves_the_source(source,
     before = content(source)
     assert "303 records moved, 0 were there" in run("migrate", "--from", source, "--to", target)
     assert content(target) == content(source) == before
+    back = f"{source}-again"
+    run("migrate", "--from", target, "--to", back)
+    assert content(back) == before
     assert "0 records moved, 303 were there" in run("migrate", "--from", source, "--to", target)
 
 
@@ -93,6 +100,14 @@ def test_of_two_at_the_same_time_the_later_step_counts(source, target):
     fill(source, KEYS[:1], step=8)
     fill(target, KEYS[:1], step=9)
     assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+
+
+def test_of_two_that_are_equally_old_the_one_that_is_there_stays(source, target):
+    fill(source, KEYS[:1])
+    (_, blob) = content(source)[KEYS[0]]
+    put(target, KEYS[0], b"another!", blob)
+    assert "1 stayed" in run("migrate", "--from", source, "--to", target)
+    assert content(target) == {KEYS[0]: (b"another!", blob)}
 
 
 def test_bytes_that_no_release_reads_are_moved_and_never_overwritten(source, target):
@@ -155,6 +170,21 @@ def test_an_export_imports_to_the_byte(source, target, tmp_path):
     assert "0 records moved, 302 were there" in run("import", "--from", file, "--to", target)
 
 
+@pytest.mark.parametrize("steps", [(1, 2), (2, 1)])
+def test_of_a_client_that_is_in_a_file_twice_the_newer_is_taken(target, tmp_path, steps):
+    """As one is that moved on while the export ran."""
+    file = tmp_path / "records.jsonl"
+    with file.open("wb") as out:
+        writer = Writer(out)
+        writer.begin("now")
+        for one in KEYS[:30]:
+            for step in steps:
+                writer.add(Entry(one, *entry(one, step, NOW + step)))
+        writer.end()
+    run("import", "--from", file, "--to", target)
+    assert content(target) == {one: entry(one, 2, NOW + 2) for one in KEYS[:30]}
+
+
 def test_an_export_of_any_store_goes_through_a_pipe(source, target):
     fill(target, KEYS[:20])
     command = [sys.executable, "-m", "service", "state"]
@@ -198,14 +228,8 @@ def test_a_file_with_any_damage_is_refused_before_anything_moves(source, tmp_pat
 
 
 def test_a_record_that_is_none_is_refused_whatever_its_checksum_says(tmp_path):
-    import hashlib
-
-    def line(content):
-        text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-        return text[:-1] + b',"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
-
     good = {"client": "c", "model": "m", "nonce": "00" * 8, "record": "AAAA", "tenant": "t"}
-    for bad in ({"nonce": "x"}, {"record": "?"}, {"client": None, "nonce": None}):
+    for bad in ({"nonce": "x"}, {"nonce": "00"}, {"record": "?"}, {"client": None, "nonce": None}):
         sealed = {**good, **bad}
         text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
         content_ = sealed | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -235,7 +259,7 @@ def test_a_stopped_export_goes_on_where_it_was(large, tmp_path, how):
     process.send_signal(how)
     _, errors = process.communicate(timeout=BOUND_S)
     assert (process.returncode, file.exists()) == (-9 if how == signal.SIGKILL else 130, False), errors
-    assert how == signal.SIGKILL or "goes on from here" in errors
+    assert how == signal.SIGKILL or "finishes it" in errors
     noted = json.loads(note.read_text())
     assert 0 < noted["records"] < len(MANY)
     run("export", "--from", large, "--to", file)
@@ -260,8 +284,16 @@ def test_what_is_left_of_another_export_is_neither_used_nor_lost(large, source, 
     assert "has lost its end" in run("export", "--from", large, "--to", file, status=1)
     (tmp_path / "records.jsonl.part.json").write_text("{")
     assert "is damaged" in run("export", "--from", large, "--to", file, status=1)
-    (tmp_path / "records.jsonl.part").unlink()
+    (tmp_path / "records.jsonl.part.json").unlink()
     run("export", "--from", source, "--to", file)
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_two_exports_never_write_one_file(source, tmp_path):
+    fill(source, KEYS[:1])
+    with (tmp_path / "records.jsonl.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        assert "another export" in run("export", "--from", source, "--to", tmp_path / "records.jsonl", status=1)
 
 
 @pytest.mark.parametrize(
