@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test train check image bench lock clean
+.PHONY: help serve test chaos train check image bench lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
@@ -50,6 +50,10 @@ serve: $(VENV)/.training ## train the demonstration models if there are none, th
 test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k words" picks some)
 	@$(FIND_REDIS)
 	$(PY) -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for longer (CHAOS_SECONDS=600 CHAOS_SEED=7)
+	@export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
+	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do
