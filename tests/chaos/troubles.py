@@ -26,11 +26,10 @@ class Service:
 
     def __init__(self, models_dir: Path, state_url: str, rng: random.Random, workers: int = 2, **settings: Any) -> None:
         self._rng = rng
-        self._begin = lambda: running_service(models_dir, state_url, workers, port=self.port, **settings)
-        self._workers = workers
+        port = free_port()
+        self._begin = lambda: running_service(models_dir, state_url, workers, port=port, **settings)
         self._stack = ExitStack()
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{port}"
         self.running: Running = self._start()
 
     def kill_a_worker(self) -> None:
