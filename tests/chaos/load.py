@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -34,7 +34,11 @@ HOWS: tuple[How, ...] = ("step", "step", "key", "both", "neither")
 
 
 class Broken(Exception):
-    """An answer that breaks a promise, or none within the bound."""
+    """An answer that breaks a promise, or none within the bound. `expected_step` is what a 409 named."""
+
+    def __init__(self, what: str, expected_step: int | None = None) -> None:
+        super().__init__(what)
+        self.expected_step = expected_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,17 @@ class Client:
 
 @dataclass
 class Load:
-    """Clients at work on `urls` between `start` and `finish`. `counts` says what they met."""
+    """Clients at work on `urls` between `start` and `finish`. `counts` says what they met.
+
+    `told` hears of each acknowledged request at once: the client's name and step.
+    """
 
     urls: Sequence[str]
     seed: int
     clients_n: int = 240
     threads_n: int = 4
     hows: Sequence[How] = HOWS
+    told: Callable[[str, int], None] = lambda name, step: None
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -114,9 +122,11 @@ class Load:
         wire = Wire(self.urls, rng, self.counts)
         try:
             while not self._stop.is_set():
-                _advance(rng.choice(mine), wire, rng)
+                client = rng.choice(mine)
+                advance(client, wire, rng)
+                self.told(client.name, client.step)
             for client in mine:  # what each state has become shows in one more prediction
-                _advance(client, wire, rng)
+                advance(client, wire, rng)
                 if wire.stands(client) != client.step:
                     raise Broken(f"{client.name}: step {client.step} was acknowledged, {wire.stands(client)} is kept")
         except Broken as broken:
@@ -128,8 +138,8 @@ class Load:
 class Wire:
     """One thread's kept-alive connections. `counts` is shared: what is added to it is for people to read."""
 
-    def __init__(self, urls: Sequence[str], rng: random.Random, counts: Counter[str]) -> None:
-        self.counts = counts
+    def __init__(self, urls: Sequence[str], rng: random.Random, counts: Counter[str] | None = None) -> None:
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self._places = [urlsplit(url).netloc for url in urls]
         self._rng = rng
         self._open: dict[str, http.client.HTTPConnection] = {}
@@ -179,7 +189,7 @@ def path(client: Client) -> str:
     return f"/v1/models/{MODEL}/clients/{client.name}"
 
 
-def _advance(client: Client, wire: Wire, rng: random.Random) -> None:
+def advance(client: Client, wire: Wire, rng: random.Random) -> None:
     """One request of one to three observations, sent until it is acknowledged."""
     n, first = rng.choice((1, 1, 1, 2, 3)), client.step + 1
     body: dict[str, Any] = {"observations": client.series(client.step + n)[client.step :].tolist()}
@@ -206,7 +216,8 @@ def _advance(client: Client, wire: Wire, rng: random.Random) -> None:
             return
     status, answer, replayed = seen
     if status != 200:
-        raise Broken(f"{client.name}, how {client.how}: step {first} got {status}: {answer}")
+        said = f"{client.name}, how {client.how}: step {first} got {status}: {answer}"
+        raise Broken(said, answer.get("expected_step") if status == 409 else None)
     _check(client, first, n, answer)
     client.step = answer["step"]
     wire.counts["acknowledged"] += 1
