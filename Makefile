@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test chaos train check image bench lock clean
+.PHONY: help serve test chaos train check image bench million lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
@@ -73,6 +73,9 @@ image: ## build the container images recurve/service, recurve/slim and recurve/t
 
 bench: $(VENV)/.dev ## measure the service beside an empty Flask endpoint (needs wrk)
 	@$(PY) -m benchmarks $(ARGS)
+
+million: $(VENV)/.dev ## measure the service over a million clients (says first what room it needs; needs wrk)
+	@$(PY) -m benchmarks.million $(ARGS)
 
 lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
 	@for part in service training service-tensorflow dev; do
