@@ -52,7 +52,8 @@ test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k
 	$(PY) -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for longer (CHAOS_SECONDS=600 CHAOS_SEED=7)
-	@export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
+	@$(FIND_REDIS)
+	export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
 	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
