@@ -52,7 +52,7 @@ def templates(models: Path) -> list[Template]:
     try:
         http, found = service.app.test_client(), []
         for n in range(TEMPLATES):
-            key = ClientKey(TENANT, NAME, CLIENT.format(n))
+            key = _key(n)
             path = f"/v1/models/{NAME}/clients/{key.client}/predict"
             series, records = (weather(HISTORY) + 0.01 * n).round(2).tolist(), []
             for part in (series[:1], series[1:-REQUESTS], *([one] for one in series[-REQUESTS:])):
@@ -74,15 +74,14 @@ def fill(
     ago. No sweep is due in it. `advance` hears how many more are written, each client twice."""
     prepare(folder)
     every = clients // expired if expired else clients + 1
-    come, grow = (list(range(clients)) for _ in range(2))
-    random.Random(5).shuffle(come)
-    random.Random(6).shuffle(grow)
-    for shard in range(SHARDS):
+    rng = random.Random(5)
+    for shard, numbers in enumerate(_by_shard(clients)):
         with closing(sqlite3.connect(shard_file(folder, shard), isolation_level=None)) as connection:
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-100000"):
                 connection.execute(f"PRAGMA {pragma}")
-            for order, stage, statement in ((come, 0, _COME), (grow, 1, _GROW)):
-                rows = _rows(shard, order, [template[stage] for template in records], now, every)
+            for stage, statement in enumerate((_COME, _GROW)):
+                rng.shuffle(numbers)
+                rows = _rows(numbers, [template[stage] for template in records], now, every, rng)
                 while batch := list(islice(rows, BATCH)):
                     connection.execute("BEGIN")
                     connection.executemany(statement, batch)
@@ -98,7 +97,7 @@ def fill(
 
 def record_bytes(record: Record) -> int:
     """How long a record is, packed."""
-    return len(encode(ClientKey(TENANT, NAME, CLIENT.format(0)), record))
+    return len(encode(_key(0), record))
 
 
 def size(folder: Path) -> int:
@@ -117,14 +116,21 @@ def forget_pages(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _by_shard(clients: int) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in range(SHARDS)]
+    for n in range(clients):
+        found[shard_of(_key(n).path())].append(n)
+    return found
+
+
 def _rows(
-    shard: int, order: list[int], records: list[Record], now: float, every: int
+    numbers: list[int], records: list[Record], now: float, every: int, rng: random.Random
 ) -> Iterator[dict[str, str | bytes]]:
-    rng = random.Random(shard)
-    for n in order:
-        key = ClientKey(TENANT, NAME, CLIENT.format(n))
-        path = key.path()
-        if shard_of(path) == shard:
-            touched = now - EXPIRED_S if n % every == every - 1 else now - rng.random() * 86400
-            record = replace(records[n % len(records)], touched=touched, created=touched - 30 * 86400)
-            yield {"key": path, "nonce": rng.randbytes(8), "blob": encode(key, record)}
+    for n in numbers:
+        touched = now - EXPIRED_S if n % every == every - 1 else now - rng.random() * 86400
+        record = replace(records[n % len(records)], touched=touched, created=touched - 30 * 86400)
+        yield {"key": _key(n).path(), "nonce": rng.randbytes(8), "blob": encode(_key(n), record)}
+
+
+def _key(n: int) -> ClientKey:
+    return ClientKey(TENANT, NAME, CLIENT.format(n))

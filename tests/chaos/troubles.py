@@ -52,6 +52,18 @@ class Service:
         self.running.kill_group()
         self._restart()
 
+    def kill_the_master(self) -> None:
+        """SIGKILL to the master alone: its workers notice and end by themselves; then a new start."""
+        master, workers = self.running.process, self.running.workers()
+        master.kill()
+        master.wait()
+        try:
+            wait_until(lambda: not any(map(_lives, workers)), RECOVERY_S, "the end of workers without a master")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(master.pid, signal.SIGKILL)
+        self._restart()
+
     def stop(self) -> None:
         """SIGTERM, which lets requests under way end; then a new start."""
         code = self.running.terminate()
@@ -74,6 +86,13 @@ class Service:
 
     def _start(self) -> Running:
         return self._stack.enter_context(self._begin())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def haunt(load: Load, troubles: Mapping[str, Trouble], rng: random.Random, seconds: float) -> Counter[str]:
