@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test train check image bench lock clean
+.PHONY: help serve test chaos train check image bench million lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
@@ -51,6 +51,11 @@ test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k
 	@$(FIND_REDIS)
 	$(PY) -m pytest $(ARGS)
 
+chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for longer (CHAOS_SECONDS=600 CHAOS_SEED=7)
+	@$(FIND_REDIS)
+	export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
+	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
+
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do
 	  echo "==> training $$job"
@@ -69,6 +74,9 @@ image: ## build the container images recurve/service, recurve/slim and recurve/t
 
 bench: $(VENV)/.dev ## measure the service beside an empty Flask endpoint (needs wrk)
 	@$(PY) -m benchmarks $(ARGS)
+
+million: $(VENV)/.dev ## measure the service over a million clients (says first what room it needs; needs wrk)
+	@$(PY) -m benchmarks.million $(ARGS)
 
 lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
 	@for part in service training service-tensorflow dev; do

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from benchmarks.bundle import NAME, sensor_repository
 from benchmarks.engine import step_us
 from benchmarks.load import BenchmarkFailed, Load, find_wrk, middle, press
+from benchmarks.million_page import carry_over
 from benchmarks.page import page
 from benchmarks.servers import (
     Server,
@@ -67,7 +68,7 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Pa
     output.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
     show(console, seen)
     if markdown is not None:
-        markdown.write_text(page(seen), encoding="utf-8")
+        markdown.write_text(carry_over(markdown, page(seen)), encoding="utf-8")
     console.print(f"written to {output}")
 
 

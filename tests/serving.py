@@ -93,12 +93,19 @@ def free_port() -> int:
 
 @contextmanager
 def running_service(
-    models_dir: Path | str, state_url: str, workers: int = 2, *, wait_ready: bool = True, **settings: Any
+    models_dir: Path | str,
+    state_url: str,
+    workers: int = 2,
+    *,
+    wait_ready: bool = True,
+    module: str = "service",
+    **settings: Any,
 ) -> Iterator[Running]:
     """Starts `python -m service`, waits until /readyz answers 200, and ends it by its pid after the block.
 
     `settings` are further settings by name (`access_log=True`, `max_clients=3`, `port=8000`). Without `wait_ready` it
-    waits until the service answers at all. ServiceFailed with the log if it ends or takes longer than a minute.
+    waits until the service answers at all. `module` is run instead, if it becomes the service as well. ServiceFailed
+    with the log if it ends or takes longer than a minute.
     """
     settings = {"port": free_port(), **settings}
     named = {"models_dir": models_dir, "state_url": state_url, "workers": workers, **settings}
@@ -110,7 +117,7 @@ def running_service(
         environment["TMPDIR"] = scratch  # a killed master can't clear its own
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", module],
             cwd=ROOT,
             env=environment,
             stdout=out,

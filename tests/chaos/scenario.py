@@ -1,0 +1,48 @@
+"""A scenario: a load, its troubles, and the check of everything it was told."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.chaos.checker import Offline, check
+from tests.chaos.load import Load
+from tests.chaos.troubles import Trouble, haunt
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """`seed` decides series, troubles and their order; `seconds` is how long a scenario goes on."""
+
+    seed: int
+    seconds: float
+
+    def random(self) -> random.Random:
+        """Numbers of a scenario, from the seed."""
+        return random.Random(self.seed)
+
+
+def survive(
+    chaos: Chaos, urls: Sequence[str], troubles: Mapping[str, Trouble], offline: Offline, least: int = 500
+) -> Counter[str]:
+    """Runs `troubles` under a load on `urls`, then demands that no acknowledged step is lost, doubled or off.
+
+    What the clients met, printed for whoever looks at a failure. At least `least` requests must have been acknowledged.
+    """
+    load = Load(urls, chaos.seed)
+    load.start()
+    try:
+        happened = haunt(load, troubles, chaos.random(), chaos.seconds)
+    finally:
+        try:
+            load.finish()
+        finally:
+            print("met:", dict(load.counts))
+    compared = check(load.clients, offline)
+    print("troubles:", dict(happened), "predictions compared:", compared)
+    assert load.acknowledged >= least
+    assert compared >= load.acknowledged
+    assert all(client.step > 0 for client in load.clients)
+    return load.counts
