@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -153,9 +154,8 @@ class Repository:
         replace_durably(staging / MANIFEST, complete.model_dump_json(indent=2).encode() + b"\n")
         fsync_tree(staging)
         with locked(model / _LOCK, self._lock_wait_s):
-            versions = self.versions(name)
-            self._refuse_other_contract(read_manifest(staging), versions)
-            version, labels = max(versions, default=0) + 1, read_labels(model)
+            self.refuse_other_contract(name, read_manifest(staging).contract())
+            version, labels = max(self.versions(name), default=0) + 1, read_labels(model)
             os.rename(staging, model / str(version))
             fsync(model)
             fsync(self.root)
@@ -206,19 +206,22 @@ class Repository:
                 write_labels(model, after)
         return after
 
-    def _refuse_other_contract(self, manifest: Manifest, versions: list[int]) -> None:
-        for version in versions:
+    def refuse_other_contract(self, name: str, contract: tuple[Any, ...]) -> None:
+        """PublishRefused if a version of `name` promises else than `contract` (`Manifest.contract`).
+
+        A damaged version is served nowhere and must not block its replacement.
+        """
+        for version in self.versions(name):
             try:
-                published = read_manifest(self._model(manifest.name) / str(version))
+                published = read_manifest(self._model(name) / str(version)).contract()
             except (OSError, ValueError):
-                continue  # a damaged version is served nowhere and must not block its replacement
-            if published.contract() == manifest.contract():
                 continue
-            parts = ("features", "targets", "interval_s")
-            pairs = zip(parts, published.contract(), manifest.contract(), strict=True)
+            if published == contract:
+                continue
+            pairs = zip(("features", "targets", "interval_s"), published, contract, strict=True)
             changes = "; ".join(f"{part} were {old!r} and would be {new!r}" for part, old, new in pairs if old != new)
             raise PublishRefused(
-                manifest.name, f"its clients rely on what version {version} promises, and {changes}. Use another name"
+                name, f"its clients rely on what version {version} promises, and {changes}. Use another name"
             )
 
 

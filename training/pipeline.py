@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from models.errors import PublishRefused
-from models.manifest import MANIFEST, Feature, Manifest, Target, read_manifest
+from models.manifest import MANIFEST, Feature, Manifest, Target
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
 from training.job import Job
@@ -58,7 +58,7 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
             series = load_series(job)
             # or a whole training would be for nothing
             demand_residuals(split(series, job), job.ahead)
-            refuse_other_contract(repository, job)
+            repository.refuse_other_contract(job.name, contract_of(job))
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
             from training.export import export
@@ -131,27 +131,10 @@ def judged(
     return manifest, found
 
 
-def refuse_other_contract(repository: Repository, job: Job) -> None:
-    """Raises PublishRefused if `job` would promise else than the last version of its name does, as `publish` would."""
-    versions = repository.versions(job.name)
-    if not versions:
-        return
-    try:
-        published = read_manifest(repository.bundle(job.name, versions[-1]))
-    except (OSError, ValueError):
-        return  # damaged, which must not block its replacement
+def contract_of(job: Job) -> tuple[Any, ...]:
+    """What a version made by `job` would promise: its `Manifest.contract`, before there is a manifest."""
     units = {feature.name: feature.unit for feature in job.features}
-    promised = (
-        tuple(units.items()),
-        tuple((target.name, units[target.name]) for target in job.targets),
-        job.interval_s,
-    )
-    if published.contract() != promised:
-        raise PublishRefused(
-            job.name,
-            f"its clients rely on the features, targets, units and interval of version {versions[-1]}, "
-            f"{published.contract()}, and the job has {promised}. Use another name",
-        )
+    return tuple(units.items()), tuple((target.name, units[target.name]) for target in job.targets), job.interval_s
 
 
 def features_of(job: Job) -> list[Feature]:

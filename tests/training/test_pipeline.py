@@ -23,7 +23,7 @@ from models.repository import Repository
 from training.__main__ import main
 from training.job import load_job
 from training.judging import reevaluate
-from training.pipeline import refuse_other_contract, train
+from training.pipeline import contract_of, train
 from training.refusals import TrainingError
 from training.userfile import Description, publish_model
 from training.windows import TooShort
@@ -131,7 +131,7 @@ def test_a_job_that_changes_what_clients_rely_on_is_refused_before_its_training(
     with pytest.raises(PublishRefused, match=r"(?s)'m'.*'cm'.*Use another name"):
         train(other, repository, Console(file=heard, width=120), quick=False, allow_no_skill=False)
     assert "fit" not in heard.getvalue()
-    refuse_other_contract(repository, job)
+    repository.refuse_other_contract(job.name, contract_of(job))
 
 
 def test_a_horizon_too_long_for_the_data_is_refused_before_the_training(trained):
