@@ -99,6 +99,8 @@ def measure(scratch: Path, models: Path, clients: int, seconds: int, rounds: int
         say("reads from the disk")
         crowd.forget_pages(many)
         seen["from_disk"] = asdict(press(servers[clients], clients, 8, seconds, seed=99))
+    crowd.remember_pages(many)
+    (scratch.parent / "before-the-sweep.json").write_text(json.dumps(seen, indent=2) + "\n")
     with serve(repository, many, "--sweep-s", "20") as server:
         say("a sweep")
         seen["sweep"] = sweep(server, clients, seconds)
