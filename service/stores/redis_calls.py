@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import (
@@ -57,7 +56,43 @@ class Calls:
     def call(self, bucket: int, *command: str | bytes | int) -> Reply:
         """The reply to a command about `bucket`."""
         give_way()  # the other end may take its time, and once a save is sent it is too late to give way
-        end, pause, repeated, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, False, 0
+        return self._call(bucket, command, repeated=False)
+
+    def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Reply]:
+        """The replies to several commands, each with its bucket; those for one server are sent together.
+
+        Those that have none then, or a refusal, are sent one by one, each as `call` does.
+        """
+        give_way()
+        replies: dict[int, Any] = {}
+        lost: set[int] = set()
+        together: dict[Server, list[int]] = defaultdict(list)
+        for place, (bucket, _) in enumerate(commands):
+            server = self._route.server(bucket)
+            if server is not None and not self.closed and not server.outage.in_progress:
+                together[server].append(place)
+        for server, places in together.items():
+            try:
+                replies.update(zip(places, server.call_all([commands[place][1] for place in places]), strict=True))
+                _greet(server)
+            except NotSent:
+                continue
+            except RedisError:
+                lost.update(places)
+        return [
+            self._call(*commands[place], repeated=place in lost)
+            if place not in replies or isinstance(replies[place], RedisError)
+            else Reply(replies[place], False)
+            for place in range(len(commands))
+        ]
+
+    def close(self) -> None:
+        """Gives all connections back; later calls raise StoreUnavailable."""
+        self.closed = True
+        self._route.close()
+
+    def _call(self, bucket: int, command: Command, *, repeated: bool) -> Reply:
+        end, pause, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, 0
         while True:
             if self.closed:
                 raise StoreUnavailable("the store is closed")
@@ -96,28 +131,6 @@ class Calls:
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
-    def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
-        """The replies to several commands, each with its bucket; those for one server are sent together."""
-        give_way()
-        replies: dict[int, Any] = {}
-        together: dict[Server, list[int]] = defaultdict(list)
-        for place, (bucket, _) in enumerate(commands):
-            server = self._route.server(bucket)
-            if server is not None and not self.closed and not server.outage.in_progress:
-                together[server].append(place)
-        for server, places in together.items():
-            with suppress(RedisError):  # then asked one by one
-                replies.update(zip(places, server.call_all([commands[place][1] for place in places]), strict=True))
-        for place, (bucket, command) in enumerate(commands):
-            if place not in replies or isinstance(replies[place], RedisError):
-                replies[place] = self.call(bucket, *command).value
-        return [replies[place] for place in range(len(commands))]
-
-    def close(self) -> None:
-        """Gives all connections back; later calls raise StoreUnavailable."""
-        self.closed = True
-        self._route.close()
-
     def _find(self, bucket: int, end: float) -> Server:
         """Who holds a bucket of which nothing was known."""
         self._route.refresh(end, None)
@@ -134,10 +147,14 @@ class Calls:
             raise
         except AskError as error:
             return self._route.at(_address(error, server)).call_asking(command)
-        if not server.greeted:
-            server.greeted = True
-            advise(server)
+        _greet(server)
         return value
+
+
+def _greet(server: Server) -> None:
+    if not server.greeted:
+        server.greeted = True
+        advise(server)
 
 
 def _address(error: AskError, server: Server | None) -> Address:
