@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import (
@@ -28,6 +28,7 @@ from service.stores.redis_url import Whereabouts
 
 TRY_S = 0.6  # no attempt begins later; one takes up to TIMEOUT_S
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
+_TOGETHER_BYTES = 4 * 2**20  # sent at once: within a timeout over most networks
 _REDIRECTIONS = 8  # one after another, without a pause
 
 # Refusals that pass while a server starts, a Cluster or a failover sorts itself out; the command had no effect.
@@ -72,13 +73,14 @@ class Calls:
             if server is not None and not self.closed and not server.outage.in_progress:
                 together[server].append(place)
         for server, places in together.items():
-            try:
-                replies.update(zip(places, server.call_all([commands[place][1] for place in places]), strict=True))
-                _greet(server)
-            except NotSent:
-                continue
-            except RedisError:
-                lost.update(places)
+            for bundle in _bundles(places, commands):
+                try:
+                    replies.update(zip(bundle, server.call_all([commands[place][1] for place in bundle]), strict=True))
+                    _greet(server)
+                except RedisError as error:
+                    if not isinstance(error, NotSent):
+                        lost.update(bundle)
+                    break  # the rest of this server's is sent one by one
         return [
             self._call(*commands[place], repeated=place in lost)
             if place not in replies or isinstance(replies[place], RedisError)
@@ -149,6 +151,21 @@ class Calls:
             return self._route.at(_address(error, server)).call_asking(command)
         _greet(server)
         return value
+
+
+def _bundles(places: Sequence[int], commands: Sequence[tuple[int, Command]]) -> Iterator[list[int]]:
+    """The places of commands, as many together as are sent at once."""
+    bundle: list[int] = []
+    size = 0
+    for place in places:
+        more = sum(len(word) for word in commands[place][1] if not isinstance(word, int))
+        if bundle and size + more > _TOGETHER_BYTES:
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(place)
+        size += more
+    if bundle:
+        yield bundle
 
 
 def _greet(server: Server) -> None:

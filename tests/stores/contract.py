@@ -470,6 +470,12 @@ class StateStoreContract:
         for stored in store.load_many(keys[:2]):
             assert (type(stored), type(stored.nonce), type(stored.blob)) == (Stored, bytes, bytes)
 
+    def test_many_big_records_are_saved_and_loaded_as_any(self, store):
+        keys = [ClientKey("tenant", "big", f"client-{n}") for n in range(16)]
+        saves = [Save(key, None, fresh(), bytes([n]) * 700_000) for n, key in enumerate(keys)]
+        assert store.save_many(saves) == [True] * 16
+        assert store.load_many(keys) == [save[2:] for save in saves]
+
     def test_two_saves_of_one_key_are_refused_together_and_nothing_is_stored(self, store):
         other = ClientKey("tenant", "sensor", "other")
         with pytest.raises(ValueError, match="same key"):

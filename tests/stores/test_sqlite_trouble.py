@@ -153,7 +153,7 @@ def test_many_saves_whose_reply_was_lost_are_read_back_and_acknowledged_or_none_
     paths = [f"t/m/client-{n}" for n in range(5)]
     saves = [(path, None, bytes([n]) * 8, b"first") for n, path in enumerate(paths)]
     LosesReplies.lose = "before"
-    with pytest.raises(StoreUnavailable, match="room"):
+    with pytest.raises(StoreUnavailable, match="disk"):
         lossy.save_many(saves)
     assert lossy.load_many(paths) == [None] * 5
     LosesReplies.lose = "after"

@@ -83,7 +83,7 @@ def test_what_others_write_meanwhile_is_compared_anew_and_a_lost_reply_is_no_los
     entries = [at(number, 2) for number in range(SLICE + 50)]
     store, tally = Busy([at(3, 1), at(4, 3), at(5, 2)]), Tally()
     bring_all(store, entries, tally)
-    assert tally == Tally(moved=SLICE + 48, there=1, kept=1)
+    assert tally == Tally(moved=SLICE + 49, kept=1)  # one was there, under the same nonce
     assert [store.load(key(number)) for number in (3, 4, 5)] == [at(n, s)[1:] for n, s in ((3, 2), (4, 3), (5, 2))]
 
 
