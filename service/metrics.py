@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, Scans, StateStore
+from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateStore
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
@@ -111,10 +111,10 @@ class Metrics:
         return TimedEngine(engine, self._tally.timed(self._step_s, spec.name, spec.version))
 
     def time_store(self, store: StateStore) -> StateStore:
-        """`store`, its verbs timed; it still counts clients and is scanned if it was."""
+        """`store`, its verbs timed; one with every power keeps them."""
         verbs = {verb: self._verb(verb) for verb in VERBS}
         conflicts = self._tally.counter(self._conflicts)
-        if isinstance(store, CountsClients) and isinstance(store, Scans):
+        if isinstance(store, CountsClients) and isinstance(store, Scans) and isinstance(store, SavesMany):
             return TimedWholeStore(cast(WholeStore, store), verbs, conflicts, self._observe_record)
         return TimedStore(store, verbs, conflicts, self._observe_record)
 

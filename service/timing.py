@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, Page, Scan, Scans, StateStore, Stored
+from service.core.ports import CountsClients, Engine, Page, Save, SavesMany, Scan, Scans, StateStore, Stored
 from service.core.types import ClientKey, FloatArray
 from service.tally import TalliedCounter, TalliedHistogram
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERBS = ("load", "save", "delete", "list", "scan")
+VERBS = ("load", "save", "delete", "list", "scan", "load_many", "save_many")
 
 
-class WholeStore(StateStore, CountsClients, Scans, Protocol):
+class WholeStore(StateStore, CountsClients, Scans, SavesMany, Protocol):
     """A store with every power."""
 
 
@@ -67,10 +67,7 @@ class TimedStore:
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """See StateStore.save."""
         saved = self._save.time(self._store.save, key, old, new, blob)
-        if not saved:
-            self._conflicts.inc()
-        elif not key.tenant.startswith("~"):  # those are ours, no clients' records
-            self._observe_record(key.model, len(blob))
+        self._told(key, blob, saved)
         return saved
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
@@ -84,6 +81,12 @@ class TimedStore:
     def close(self) -> None:
         """See StateStore.close."""
         self._store.close()
+
+    def _told(self, key: ClientKey, blob: bytes, saved: bool) -> None:
+        if not saved:
+            self._conflicts.inc()
+        elif not key.tenant.startswith("~"):  # those are ours, no clients' records
+            self._observe_record(key.model, len(blob))
 
 
 class TimedVerb(NamedTuple):
@@ -124,3 +127,14 @@ class TimedWholeStore(TimedStore):
     def scan(self, after: str | None, limit: int) -> Scan:
         """See Scans.scan."""
         return self._verbs["scan"].time(self._whole.scan, after, limit)
+
+    def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """See SavesMany.load_many."""
+        return self._verbs["load_many"].time(self._whole.load_many, keys)
+
+    def save_many(self, saves: Sequence[Save]) -> list[bool]:
+        """See SavesMany.save_many."""
+        answers = self._verbs["save_many"].time(self._whole.save_many, saves)
+        for save, saved in zip(saves, answers, strict=True):
+            self._told(save.key, save.blob, saved)
+        return answers

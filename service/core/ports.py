@@ -37,6 +37,15 @@ class Scan(NamedTuple):
     cursor: str | None
 
 
+class Save(NamedTuple):
+    """What `StateStore.save` is told, as one of many."""
+
+    key: ClientKey
+    old: bytes | None
+    new: bytes
+    blob: bytes
+
+
 class StateStore(Protocol):
     """Keeps one opaque blob per client: atomic verbs, any thread, any process the driver allows.
 
@@ -101,6 +110,27 @@ class Scans(Protocol):
         A record present throughout a scan appears at least once; fewer entries or none, with a cursor, are not its
         end. InvalidInput("after") for a cursor this store did not give. A store serves requests in between: the
         caller keeps `limit` small.
+        """
+        ...
+
+
+@runtime_checkable
+class SavesMany(Protocol):
+    """A store that loads and saves many records at little more than the cost of one: for what moves them in bulk.
+
+    A store serves requests in between: the caller keeps it to some hundreds at once. Both give way at once to those
+    who are in a hurry, where the store is one that waits at all.
+    """
+
+    def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """What `load` says of each key, in their order; not all of one moment."""
+        ...
+
+    def save_many(self, saves: Sequence[Save]) -> list[bool]:
+        """What `save` says of each, in their order: each is decided on its own, one that loses stops no other.
+
+        StoreUnavailable leaves open which of them are stored, each whole or not at all; the same again is harmless, as
+        it is for `save`. ValueError, and nothing is stored, if two are of one key: which is first is not for a store.
         """
         ...
 

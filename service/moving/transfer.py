@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from itertools import islice
+from typing import Literal, Protocol, TypeVar
 
 from service.core import tombstones
 from service.core.errors import RecordCorrupt, StoreUnavailable
 from service.core.lease import TENANT as LEASES
-from service.core.ports import Entry, Scans, StateStore, Stored
+from service.core.ports import Entry, Save, SavesMany, Scans, StateStore, Stored
 from service.core.quarantine import SET_ASIDE
 from service.core.record import decode
 from service.core.tombstones import BURIED
 from service.core.types import ClientKey
 
-Outcome = Literal["moved", "there", "kept"]
+Unmoved = Literal["there", "kept"]
+Outcome = Literal["moved"] | Unmoved
 T = TypeVar("T")
 
 SLICE = 200  # records between two looks at anything else
@@ -66,8 +68,20 @@ def slices(source: Scans, after: str | None = None, limit: int = SLICE) -> Itera
             return
 
 
+class BulkStore(StateStore, SavesMany, Protocol):
+    """A store that saves many at once."""
+
+
 def bring_all(target: StateStore, entries: Iterable[Entry], tally: Tally, *, replace: bool = False) -> None:
-    """`bring` each of some records, several at a time: a store that syncs each write syncs those of many at once."""
+    """`bring` each of some records: a slice at a time where `target` saves many at once, otherwise by several threads,
+    as a store that syncs each write syncs those of many at once."""
+    if isinstance(target, SavesMany):
+        bulk: BulkStore = target
+        rest = iter(entries)
+        while left := list(islice(rest, SLICE)):
+            while left:
+                left = _bring_once(bulk, left, tally, replace)
+        return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for outcome in pool.map(partial(bring, target, replace=replace), entries):
             tally.add(outcome)
@@ -81,17 +95,45 @@ def bring(target: StateStore, entry: Entry, *, replace: bool = False) -> Outcome
     """
     while True:
         stored = patiently(partial(target.load, entry.key))
-        if stored is not None:
-            if stored == (entry.nonce, entry.blob):
-                return "there"
-            if not replace and not _newer(entry, stored):
-                return "kept"
+        unmoved = _unmoved(entry, stored, replace)
+        if unmoved is not None:
+            return unmoved
         old = None if stored is None else stored.nonce
         if old == entry.nonce:  # to a store that would be the write it has: it need not write it again
             patiently(partial(target.delete, entry.key, old))
             old = None
         if patiently(partial(target.save, entry.key, old, entry.nonce, entry.blob)):
             return "moved"
+
+
+def _bring_once(target: BulkStore, entries: list[Entry], tally: Tally, replace: bool) -> list[Entry]:
+    """One try to `bring` each; those left over, which others were ahead of, or whose key came before in `entries`."""
+    first = {entry.key: entry for entry in reversed(entries)}
+    left = [entry for entry in entries if entry is not first[entry.key]]
+    saves: list[Save] = []
+    for entry, stored in zip(first.values(), patiently(partial(target.load_many, list(first))), strict=True):
+        unmoved = _unmoved(entry, stored, replace)
+        if unmoved is not None:
+            tally.add(unmoved)
+        elif stored is not None and stored.nonce == entry.nonce:  # seldom, and it is deleted first: not for long
+            tally.add(bring(target, entry, replace=replace))
+        else:
+            saves.append(Save(entry.key, None if stored is None else stored.nonce, entry.nonce, entry.blob))
+    for save, saved in zip(saves, patiently(partial(target.save_many, saves)), strict=True):
+        if saved:
+            tally.add("moved")
+        else:
+            left.append(first[save.key])
+    return left
+
+
+def _unmoved(entry: Entry, stored: Stored | None, replace: bool) -> Unmoved | None:
+    """Why `entry` is not moved over what is in the target; None if it is."""
+    if stored is None:
+        return None
+    if stored == (entry.nonce, entry.blob):
+        return "there"
+    return None if replace or _newer(entry, stored) else "kept"
 
 
 def patiently(call: Callable[[], T], bound_s: float = PATIENCE_S) -> T:

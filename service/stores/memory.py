@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Entry, Page, Scan, Stored
+from service.core.ports import Entry, Page, Save, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
+from service.stores.many import check_distinct
 
 _KIND, _SCAN = "m", "m-scan"
 
@@ -35,13 +37,16 @@ class MemoryStore:
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         with self._guard:
-            models = self._open()
-            kept = models.get((key.tenant, key.model), {}).get(key.client)
-            if (None if kept is None else kept.stored.nonce) not in (old, new):
-                return False
-            number = self._numbered(key) if kept is None else kept.number
-            models.setdefault((key.tenant, key.model), {})[key.client] = _Kept(Stored(bytes(new), bytes(blob)), number)
-            return True
+            return self._save(key, old, new, blob)
+
+    def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        return [self.load(key) for key in keys]
+
+    def save_many(self, saves: Sequence[Save]) -> list[bool]:
+        check_distinct(saves)
+        with self._guard:
+            self._open()
+            return [self._save(*save) for save in saves]
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         with self._guard:
@@ -83,6 +88,15 @@ class MemoryStore:
     def close(self) -> None:
         with self._guard:
             self._models = None
+
+    def _save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+        models = self._open()
+        kept = models.get((key.tenant, key.model), {}).get(key.client)
+        if (None if kept is None else kept.stored.nonce) not in (old, new):
+            return False
+        number = self._numbered(key) if kept is None else kept.number
+        models.setdefault((key.tenant, key.model), {})[key.client] = _Kept(Stored(bytes(new), bytes(blob)), number)
+        return True
 
     def _numbered(self, key: ClientKey) -> int:
         """The next number, now that of `key`."""

@@ -6,14 +6,16 @@ survive: with `appendfsync always` any end of it; a failover may take the last w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Page, Scan, Stored
+from service.core.ports import Page, Save, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors, redis_index
 from service.stores.forks import watch
-from service.stores.redis_calls import Calls
+from service.stores.many import check_distinct
+from service.stores.redis_calls import Calls, Reply
 from service.stores.redis_keys import BUCKETS, CREATE, DELETE, NONCE, NONCES, SAVE, Place, index_key, place_of
 from service.stores.redis_server import Command
 from service.stores.redis_url import Whereabouts
@@ -37,20 +39,33 @@ class RedisStore:
 
     def load(self, key: ClientKey) -> Stored | None:
         place = place_of(key)
-        value: bytes | None = self._calls.call(place.bucket, "GET", place.record_key).value
-        return None if value is None else Stored(value[:NONCE], value[NONCES:])
+        return _stored(self._calls.call(place.bucket, "GET", place.record_key).value)
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """See StateStore.save. A save whose reply is lost is sent again; one that then finds another's nonce looks for
         its own among those before it."""
         place = place_of(key)
-        command: Command
-        if old is None:
-            command = ("EVAL", CREATE, 2, place.record_key, place.index_key, new, blob, place.path)
-        else:
-            command = ("EVAL", SAVE, 1, place.record_key, old, new, blob)
-        reply = self._calls.call(place.bucket, *command)
-        return reply.value == _DONE or (reply.repeated and self._was_stored(place, old, new))
+        return self._won(self._calls.call(place.bucket, *_saving(place, old, new, blob)), place, old, new)
+
+    def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """See SavesMany.load_many. What one server holds is asked of it together."""
+        places = [place_of(key) for key in keys]
+        replies = self._calls.call_each([(place.bucket, ("GET", place.record_key)) for place in places])
+        return [_stored(reply.value) for reply in replies]
+
+    def save_many(self, saves: Sequence[Save]) -> list[bool]:
+        """See SavesMany.save_many. A script each, those for one server sent together; then as in `save`."""
+        check_distinct(saves)
+        placed = [(place_of(save.key), save) for save in saves]
+        commands = [(place.bucket, _saving(place, old, new, blob)) for place, (_, old, new, blob) in placed]
+        try:
+            replies = self._calls.call_each(commands)
+            return [
+                self._won(reply, place, save.old, save.new)
+                for reply, (place, save) in zip(replies, placed, strict=True)
+            ]
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{error.detail}; any of them may be stored", in_doubt=True) from error
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         """See StateStore.delete. It always names a nonce, so that one that arrives late deletes no later record."""
@@ -78,11 +93,11 @@ class RedisStore:
     def count(self, tenant: str, model: str) -> int:
         """Exact: the sum of what the buckets' indexes count."""
         start, end = _bounds(tenant, model)
-        return sum(self._calls.call_each([(b, ("ZLEXCOUNT", index_key(b), f"({start}", end)) for b in range(BUCKETS)]))
+        return self._sum([(b, ("ZLEXCOUNT", index_key(b), f"({start}", end)) for b in range(BUCKETS)])
 
     def records(self) -> int:
         """Exact: the sum of what the buckets' indexes hold."""
-        return sum(self._calls.call_each([(b, ("ZCARD", index_key(b))) for b in range(BUCKETS)]))
+        return self._sum([(b, ("ZCARD", index_key(b))) for b in range(BUCKETS)])
 
     def scan(self, after: str | None, limit: int) -> Scan:
         """Bucket by bucket, in the order of paths."""
@@ -103,6 +118,13 @@ class RedisStore:
         if child and not self._calls.closed:
             self._calls = Calls(self._where)
 
+    def _sum(self, commands: Sequence[tuple[int, Command]]) -> int:
+        return sum(reply.value for reply in self._calls.call_each(commands))
+
+    def _won(self, reply: Reply, place: Place, old: bytes | None, new: bytes) -> bool:
+        """What a save is told after `reply` to its script."""
+        return reply.value == _DONE or (reply.repeated and self._was_stored(place, old, new))
+
     def _was_stored(self, place: Place, old: bytes | None, new: bytes) -> bool:
         """Whether a save on `old` was stored that others have been ahead of, or have written after.
 
@@ -121,6 +143,16 @@ class RedisStore:
         """The last nonces of a record, one after another, the newest first; nothing where there is no record."""
         nonces: bytes = self._calls.call(place.bucket, "GETRANGE", place.record_key, 0, NONCES - 1).value
         return nonces
+
+
+def _stored(value: bytes | None) -> Stored | None:
+    return None if value is None else Stored(value[:NONCE], value[NONCES:])
+
+
+def _saving(place: Place, old: bytes | None, new: bytes, blob: bytes) -> Command:
+    if old is None:
+        return ("EVAL", CREATE, 2, place.record_key, place.index_key, new, blob, place.path)
+    return ("EVAL", SAVE, 1, place.record_key, old, new, blob)
 
 
 def _bounds(tenant: str, model: str) -> tuple[str, str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import (
@@ -29,6 +28,7 @@ from service.stores.redis_url import Whereabouts
 
 TRY_S = 0.6  # no attempt begins later; one takes up to TIMEOUT_S
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
+_TOGETHER_BYTES = 4 * 2**20  # sent at once: within a timeout over most networks
 _REDIRECTIONS = 8  # one after another, without a pause
 
 # Refusals that pass while a server starts, a Cluster or a failover sorts itself out; the command had no effect.
@@ -57,7 +57,44 @@ class Calls:
     def call(self, bucket: int, *command: str | bytes | int) -> Reply:
         """The reply to a command about `bucket`."""
         give_way()  # the other end may take its time, and once a save is sent it is too late to give way
-        end, pause, repeated, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, False, 0
+        return self._call(bucket, command, repeated=False)
+
+    def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Reply]:
+        """The replies to several commands, each with its bucket; those for one server are sent together.
+
+        Those that have none then, or a refusal, are sent one by one, each as `call` does.
+        """
+        give_way()
+        replies: dict[int, Any] = {}
+        lost: set[int] = set()
+        together: dict[Server, list[int]] = defaultdict(list)
+        for place, (bucket, _) in enumerate(commands):
+            server = self._route.server(bucket)
+            if server is not None and not self.closed and not server.outage.in_progress:
+                together[server].append(place)
+        for server, places in together.items():
+            for bundle in _bundles(places, commands):
+                try:
+                    replies.update(zip(bundle, server.call_all([commands[place][1] for place in bundle]), strict=True))
+                    _greet(server)
+                except RedisError as error:
+                    if not isinstance(error, NotSent):
+                        lost.update(bundle)
+                    break  # the rest of this server's is sent one by one
+        return [
+            self._call(*commands[place], repeated=place in lost)
+            if place not in replies or isinstance(replies[place], RedisError)
+            else Reply(replies[place], False)
+            for place in range(len(commands))
+        ]
+
+    def close(self) -> None:
+        """Gives all connections back; later calls raise StoreUnavailable."""
+        self.closed = True
+        self._route.close()
+
+    def _call(self, bucket: int, command: Command, *, repeated: bool) -> Reply:
+        end, pause, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, 0
         while True:
             if self.closed:
                 raise StoreUnavailable("the store is closed")
@@ -96,28 +133,6 @@ class Calls:
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
-    def call_each(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
-        """The replies to several commands, each with its bucket; those for one server are sent together."""
-        give_way()
-        replies: dict[int, Any] = {}
-        together: dict[Server, list[int]] = defaultdict(list)
-        for place, (bucket, _) in enumerate(commands):
-            server = self._route.server(bucket)
-            if server is not None and not self.closed and not server.outage.in_progress:
-                together[server].append(place)
-        for server, places in together.items():
-            with suppress(RedisError):  # then asked one by one
-                replies.update(zip(places, server.call_all([commands[place][1] for place in places]), strict=True))
-        for place, (bucket, command) in enumerate(commands):
-            if place not in replies or isinstance(replies[place], RedisError):
-                replies[place] = self.call(bucket, *command).value
-        return [replies[place] for place in range(len(commands))]
-
-    def close(self) -> None:
-        """Gives all connections back; later calls raise StoreUnavailable."""
-        self.closed = True
-        self._route.close()
-
     def _find(self, bucket: int, end: float) -> Server:
         """Who holds a bucket of which nothing was known."""
         self._route.refresh(end, None)
@@ -134,10 +149,29 @@ class Calls:
             raise
         except AskError as error:
             return self._route.at(_address(error, server)).call_asking(command)
-        if not server.greeted:
-            server.greeted = True
-            advise(server)
+        _greet(server)
         return value
+
+
+def _bundles(places: Sequence[int], commands: Sequence[tuple[int, Command]]) -> Iterator[list[int]]:
+    """The places of commands, as many together as are sent at once."""
+    bundle: list[int] = []
+    size = 0
+    for place in places:
+        more = sum(len(word) for word in commands[place][1] if not isinstance(word, int))
+        if bundle and size + more > _TOGETHER_BYTES:
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(place)
+        size += more
+    if bundle:
+        yield bundle
+
+
+def _greet(server: Server) -> None:
+    if not server.greeted:
+        server.greeted = True
+        advise(server)
 
 
 def _address(error: AskError, server: Server | None) -> Address:

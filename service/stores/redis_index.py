@@ -24,8 +24,8 @@ def paths(calls: Calls, bucket: int, after: str, start: str, end: str, limit: in
         buckets = range(bucket, min(bucket + many, BUCKETS))
         afters = [after, *[start] * (len(buckets) - 1)]
         commands = [(b, _range(b, a, end, limit - len(found))) for b, a in zip(buckets, afters, strict=True)]
-        for b, members in zip(buckets, calls.call_each(commands), strict=True):
-            found += [(b, member.decode()) for member in members]
+        for b, reply in zip(buckets, calls.call_each(commands), strict=True):
+            found += [(b, member.decode()) for member in reply.value]
         bucket, after, many = buckets.stop, start, _MORE * many
     return found[:limit]
 
@@ -34,7 +34,7 @@ def entries(calls: Calls, page: Sequence[tuple[int, str]]) -> list[Entry]:
     """The records of some paths with their buckets, those left out that are gone."""
     groups = [(b, [path for _, path in group]) for b, group in groupby(page, key=itemgetter(0))]
     commands = [(b, ("MGET", *(record_key(b, path) for path in group))) for b, group in groups]
-    values = [value for found in calls.call_each(commands) for value in found]
+    values = [value for reply in calls.call_each(commands) for value in reply.value]
     return [
         Entry(ClientKey.of_path(path), value[:NONCE], value[NONCES:])
         for (_, path), value in zip(page, values, strict=True)

@@ -1,20 +1,24 @@
 """`sqlite:///folder`: records on this machine's disk (no network file system), shared by all its processes.
 
-Saves are single compare-and-set statements, each a transaction of its own; locks only make the waiting fair. With
-durability `process` what is acknowledged survives the end of any process, with `power` also that of the machine.
+Saves are single compare-and-set statements, each a transaction of its own, many together one for each file; locks only
+make the waiting fair. With durability `process` what is acknowledged survives the end of any process, with `power` also
+that of the machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from service.core.ports import Entry, Page, Scan, Stored
+from service.core.patience import give_way
+from service.core.ports import Entry, Page, Save, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
 from service.stores.forks import watch
+from service.stores.many import check_distinct, places_by
 from service.stores.sqlite_checkpoint import Checkpointer
 from service.stores.sqlite_folder import SHARDS, checkpoint_lock, prepare, shard_file, shard_of
 from service.stores.sqlite_shard import Shard
@@ -49,6 +53,31 @@ class SqliteStore:
             self._checkpointer.start()
         shard, path = _place(key)
         return self._shards[shard].save(path, old, new, blob)
+
+    def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """See SavesMany.load_many. Shard by shard."""
+        give_way()
+        placed = [_place(key) for key in keys]
+        found: list[Stored | None] = [None] * len(keys)
+        for shard, places in places_by(shard for shard, _ in placed).items():
+            loaded = self._shards[shard].load_many([placed[place][1] for place in places])
+            for place, stored in zip(places, loaded, strict=True):
+                found[place] = stored
+        return found
+
+    def save_many(self, saves: Sequence[Save]) -> list[bool]:
+        """See SavesMany.save_many. Shard by shard, a transaction each; at the first that fails the rest is left."""
+        check_distinct(saves)
+        give_way()  # once a shard has its part it is too late to give way
+        if not self._checkpointer.running:
+            self._checkpointer.start()
+        placed = [_place(save.key) for save in saves]
+        answers = [False] * len(saves)
+        for shard, places in places_by(shard for shard, _ in placed).items():
+            saved = self._shards[shard].save_many([(placed[place][1], *saves[place][1:]) for place in places])
+            for place, answer in zip(places, saved, strict=True):
+                answers[place] = answer
+        return answers
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         if not self._checkpointer.running:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from service.core.errors import StoreUnavailable
 from service.core.patience import give_way, hurried, is_hurried
@@ -15,7 +16,11 @@ from service.core.ports import Stored
 from service.stores.sqlite_folder import connect, lock_file
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
+T = TypeVar("T")
+Saving = tuple[str, bytes | None, bytes, bytes]  # path, old, new, blob
+
 _LOAD = "SELECT nonce, blob FROM records WHERE key=?"
+_LOAD_MANY = "SELECT key, nonce, blob FROM records WHERE key IN ({})"
 _UPDATE = "UPDATE records SET nonce=?, blob=? WHERE key=? AND nonce IN (?, ?)"
 _INSERT = (
     "INSERT INTO records (key, nonce, blob) VALUES (?, ?, ?) "
@@ -26,6 +31,8 @@ _DELETE_IF = "DELETE FROM records WHERE key=? AND nonce=?"
 _ROWS = "SELECT rowid, key, nonce, blob FROM records WHERE rowid>? ORDER BY rowid LIMIT ?"
 _KEYS = "SELECT key FROM records WHERE key>? AND key<? ORDER BY key LIMIT ?"
 _COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
+
+_AT_ONCE = 500  # keys in one statement: every SQLite takes 999
 
 # primary result codes (sqlite.org/rescode.html)
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -57,15 +64,50 @@ class Shard:
     def save(self, path: str, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """StateStore.save. A failed commit may still have happened, so the nonce found afterwards decides."""
         try:
-            if old is None:
-                return self._write(_INSERT, (path, new, blob))
-            return self._write(_UPDATE, (new, blob, path, old, new))
+            return self._write(*_saving(path, old, new, blob))
         except sqlite3.Error as error:
             with hurried(False):  # something may have moved
                 stored = None if _code(error) in _NOT_BEGUN else self.load(path)
             if stored is not None and stored.nonce == new:
                 return True
             raise _unavailable(error) from error
+
+    def load_many(self, paths: Sequence[str]) -> list[Stored | None]:
+        """The record under each path."""
+        found: dict[str, Stored] = {}
+        try:
+            for start in range(0, len(paths), _AT_ONCE):
+                some = tuple(paths[start : start + _AT_ONCE])
+                rows = self._read(_LOAD_MANY.format(",".join("?" * len(some))), some)
+                found |= {path: Stored(nonce, blob) for path, nonce, blob in rows}
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+        return [found.get(path) for path in paths]
+
+    def save_many(self, saves: Sequence[Saving]) -> list[bool]:
+        """What `save` says of each, all in one transaction: what wins is stored together or, if it fails, not at all.
+
+        As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
+        """
+        answers: list[bool] = []
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                answers.extend(connection.execute(*_saving(*save)).rowcount == 1 for save in saves)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                raise
+
+        try:
+            self._change(transaction)
+        except sqlite3.Error as error:
+            if len(answers) < len(saves) or not self._has([s for s, won in zip(saves, answers, strict=True) if won]):
+                raise _unavailable(error) from error
+        return answers
 
     def delete(self, path: str, old: bytes | None = None) -> bool:
         """StateStore.delete."""
@@ -133,14 +175,22 @@ class Shard:
         finally:
             self._guard.release()
 
+    def _has(self, saves: Sequence[Saving]) -> bool:
+        """Whether each of some saves is what is stored now."""
+        found = self.load_many([path for path, _, _, _ in saves])
+        return all(stored is not None and stored.nonce == save[2] for stored, save in zip(found, saves, strict=True))
+
     def _write(self, statement: str, values: tuple[Any, ...]) -> bool:
+        return self._change(lambda connection: connection.execute(statement, values).rowcount == 1)
+
+    def _change(self, change: Callable[[sqlite3.Connection], T]) -> T:
         end = time.monotonic() + WAIT_S
         self._enter()
         try:
             connection = self._connection or self._open()
             self._turn.take(end)
             try:
-                return connection.execute(statement, values).rowcount == 1
+                return change(connection)
             finally:
                 self.dirty = True
                 self._turn.give()
@@ -177,6 +227,13 @@ class Shard:
                 self._connection.close()
             self._connection = None
         self._turn.close()
+
+
+def _saving(path: str, old: bytes | None, new: bytes, blob: bytes) -> tuple[str, tuple[Any, ...]]:
+    """The statement of a save, which changes one row if it wins, and its values."""
+    if old is None:
+        return _INSERT, (path, new, blob)
+    return _UPDATE, (new, blob, path, old, new)
 
 
 def _code(error: sqlite3.Error) -> int:

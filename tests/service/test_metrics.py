@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.errors import AtCapacity, OrderConflict, RecurveError, StoreUnavailable
-from service.core.ports import CountsClients, Page, Stored
+from service.core.ports import CountsClients, Page, Save, SavesMany, Scans, Stored
 from service.core.predictor import Limits
 from service.core.sweep import Swept
 from service.core.types import ClientKey
@@ -77,10 +77,24 @@ def test_a_timed_store_answers_as_the_store_and_times_every_verb(metrics):
     assert store.load(KEY) == Stored(b"1" * 8, b"blob")
     assert store.list("default", "toy", None, 10).clients == [KEY.client]
     assert store.scan(None, 10).entries == [(KEY, b"1" * 8, b"blob")]
+    other = KEY._replace(client="other")
+    assert store.load_many([other, KEY]) == [None, Stored(b"1" * 8, b"blob")]
+    saves = [Save(KEY, b"0" * 8, b"2" * 8, b"late"), Save(other, None, b"2" * 8, b"blob")]
+    assert store.save_many(saves) == [False, True]
+    assert value(metrics, "recurve_store_conflicts_total") == 1
+    assert value(metrics, 'recurve_record_bytes_count{model="toy"}') == 2
     assert store.delete(KEY, b"2" * 8) is False
     assert store.delete(KEY) is True
     store.close()
-    for verb, count in {"load": 2, "save": 1, "list": 1, "scan": 1, "delete": 2}.items():
+    for verb, count in {
+        "load": 2,
+        "save": 1,
+        "list": 1,
+        "scan": 1,
+        "delete": 2,
+        "load_many": 1,
+        "save_many": 1,
+    }.items():
         assert value(metrics, f'recurve_store_seconds_count{{verb="{verb}"}}') == count
 
 
@@ -95,9 +109,10 @@ def test_a_save_that_lost_is_a_conflict_and_a_failure_an_error(metrics):
     assert value(metrics, 'recurve_store_errors_total{verb="load"}') == 1
 
 
-def test_a_timed_store_counts_clients_only_if_the_store_does(metrics):
-    assert isinstance(metrics.time_store(open_store("memory://")), CountsClients)
-    assert not isinstance(metrics.time_store(BareStore()), CountsClients)
+def test_a_timed_store_has_the_powers_of_the_store(metrics):
+    for power in (CountsClients, Scans, SavesMany):
+        assert isinstance(metrics.time_store(open_store("memory://")), power)
+        assert not isinstance(metrics.time_store(BareStore()), power)
 
 
 def test_requests_and_answers_are_counted(metrics):

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from service.core.errors import InvalidInput, StoreUnavailable
-from service.core.ports import CountsClients, CountsRecords, Entry, Scans, Stored
+from service.core.patience import WouldWait, hurried
+from service.core.ports import CountsClients, CountsRecords, Entry, Save, SavesMany, Scans, Stored
 from service.core.predictor import Predictor
 from service.core.requests import PredictRequest
 from service.core.types import ClientKey
 from tests.fakes import LeakyIntegrator, make_spec, registry_of
-from tests.stores.workers import bump, number
+from tests.stores.workers import bump, bump_many, number
 
 ROOT = Path(__file__).parents[2]
 KEY = ClientKey("tenant", "sensor", "roof-7")
@@ -423,6 +424,70 @@ class StateStoreContract:
         assert store.delete(KEY)
         assert store.records() == 20
 
+    def test_many_are_loaded_in_the_order_in_which_they_are_asked_for(self, store):
+        assert isinstance(store, SavesMany)
+        assert store.load_many([]) == []
+        keys = [ClientKey("tenant", name, "client") for name in ODD_NAMES]
+        keys += [ClientKey("tenant", "many", f"client-{n}") for n in range(1100)]
+        saved = {key: Stored(put(store, key, repr(key).encode()), repr(key).encode()) for key in keys[:60]}
+        random.Random(3).shuffle(keys)
+        assert store.load_many([*keys, *keys[:3]]) == [saved.get(key) for key in [*keys, *keys[:3]]]
+
+    def test_of_many_saves_each_is_decided_on_its_own(self, store):
+        keys = [ClientKey("tenant", "many", name) for name in ("new", "moved", "again", "stale", "there", "missing")]
+        new, moved, again, stale, there, missing = keys
+        old = {key: put(store, key, b"before") for key in (moved, again, stale, there)}
+        nonces = {key: fresh() for key in keys}
+        saves = [
+            Save(stale, fresh(), nonces[stale], b"x"),
+            Save(new, None, nonces[new], b""),
+            Save(missing, fresh(), nonces[missing], b"x"),
+            Save(moved, old[moved], nonces[moved], b"after"),
+            Save(there, None, nonces[there], b"x"),
+            Save(again, fresh(), old[again], b"before"),
+        ]
+        kept = {
+            new: Stored(nonces[new], b""),
+            moved: Stored(nonces[moved], b"after"),
+            again: Stored(old[again], b"before"),
+            stale: Stored(old[stale], b"before"),
+            there: Stored(old[there], b"before"),
+        }
+        for _ in range(3):  # the second time as after a lost reply
+            assert store.save_many(saves) == [False, True, False, True, False, True]
+            assert store.load_many(keys) == [kept.get(key) for key in keys]
+            assert [store.load(key) for key in keys] == [kept.get(key) for key in keys]
+        assert store.save_many([]) == []
+        assert sorted(listed(store, "tenant", "many")) == ["again", "moved", "new", "stale", "there"]
+        assert store.count("tenant", "many") == 5
+
+    def test_many_saves_are_as_whole_as_one(self, store):
+        keys = [ClientKey("tenant", "many", f"{name}-{n}") for name in ODD_NAMES for n in range(9)]
+        saves = [Save(key, None, fresh(), repr(key).encode() * 50) for key in keys]
+        assert store.save_many(saves) == [True] * len(keys)
+        assert set(scanned(store, 50)) == {Entry(save.key, save.new, save.blob) for save in saves}
+        assert len(listed(store, "tenant", "many", 50)) == len(keys)
+        for stored in store.load_many(keys[:2]):
+            assert (type(stored), type(stored.nonce), type(stored.blob)) == (Stored, bytes, bytes)
+
+    def test_many_big_records_are_saved_and_loaded_as_any(self, store):
+        keys = [ClientKey("tenant", "big", f"client-{n}") for n in range(16)]
+        saves = [Save(key, None, fresh(), bytes([n]) * 700_000) for n, key in enumerate(keys)]
+        assert store.save_many(saves) == [True] * 16
+        assert store.load_many(keys) == [save[2:] for save in saves]
+
+    def test_two_saves_of_one_key_are_refused_together_and_nothing_is_stored(self, store):
+        other = ClientKey("tenant", "sensor", "other")
+        with pytest.raises(ValueError, match="same key"):
+            store.save_many([Save(key, None, fresh(), b"") for key in (KEY, other, KEY)])
+        assert store.load_many([KEY, other]) == [None, None]
+
+    def test_threads_that_count_many_at_once_lose_no_count(self, store):
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(12)]
+        with ThreadPoolExecutor(4) as pool:
+            won = sum(pool.map(lambda n: sum(bump_many(store, keys[n : n + 9]) for _ in range(15)), range(4)))
+        assert sum(map(number, store.load_many(keys))) == won > 0
+
     def test_of_many_threads_that_create_one_wins(self, store):
         for turn in range(10):
             key = ClientKey("tenant", "sensor", f"client-{turn}")
@@ -490,6 +555,8 @@ class StateStoreContract:
             lambda: store.save(KEY, None, fresh(), b""),
             lambda: store.delete(KEY),
             lambda: store.delete(KEY, nonce),
+            lambda: store.load_many([KEY]),
+            lambda: store.save_many([Save(KEY, nonce, fresh(), b"")]),
             lambda: store.scan(None, 1),
             lambda: store.list("tenant", "sensor", None, 1),
             lambda: store.count("tenant", "sensor"),
@@ -556,6 +623,32 @@ class Verbs(RuleBasedStateMachine):
         self.model[model, client] = Stored(new, blob)
         return new
 
+    @rule(
+        wanted=st.lists(
+            st.tuples(models, clients, st.sampled_from(["none", "there", "stale", "again"]), blobs),
+            unique_by=lambda one: one[:2],
+        )
+    )
+    def save_many(self, wanted):
+        saves, answers, after = [], [], dict(self.model)
+        for model, client, old, blob in wanted:
+            stored, new = self.model.get((model, client)), fresh()
+            if old == "again" and stored is not None:
+                saves.append(Save(self.key(model, client), None, *stored))
+                answers.append(True)
+                continue
+            nonce = None if old == "none" else fresh() if old == "stale" or stored is None else stored.nonce
+            saves.append(Save(self.key(model, client), nonce, new, blob))
+            answers.append(nonce == (None if stored is None else stored.nonce))
+            if answers[-1]:
+                after[model, client] = Stored(new, blob)
+        assert self.store.save_many(saves) == answers
+        self.model = after
+
+    @rule(names=st.lists(st.tuples(models, clients)))
+    def load_many(self, names):
+        assert self.store.load_many([self.key(*name) for name in names]) == [self.model.get(name) for name in names]
+
     @rule(model=models, client=clients)
     def delete(self, model, client):
         there = self.model.pop((model, client), None) is not None
@@ -608,6 +701,22 @@ class SharedStoreContract(StateStoreContract):
             assert worker.communicate(timeout=120)[0].split() == ["200"]
             assert worker.returncode == 0
         assert number(store.load(KEY)) == 1600
+
+    def test_of_many_processes_that_count_many_at_once_one_wins_each_time(self, store, url):
+        workers = [self.worker(url, "count_many", 60) for _ in range(4)]
+        won = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+        assert all(won)
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(30)]
+        assert sum(map(number, store.load_many(keys))) == sum(won)
+
+    def test_who_is_in_a_hurry_is_sent_away_from_many_before_anything_is_stored(self, store):
+        nonce = put(store, KEY)
+        other = ClientKey("tenant", "sensor", "other")
+        with hurried(), pytest.raises(WouldWait):
+            store.save_many([Save(KEY, nonce, fresh(), b""), Save(other, None, fresh(), b"")])
+        with hurried(), pytest.raises(WouldWait):
+            store.load_many([KEY])
+        assert store.load_many([KEY, other]) == [Stored(nonce, b"record"), None]
 
     def test_of_many_processes_that_delete_what_they_read_one_wins_each_time(self, store, url):
         for n in range(100):
@@ -672,6 +781,54 @@ class LostReplyContract:
             if turn % 2:
                 lose()
             assert bump(store, KEY) == turn
+
+    def test_many_saves_whose_reply_is_lost_are_stored_once_and_acknowledged(self, store, lose):
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(40)]
+        before, nonces = dict.fromkeys(keys), dict.fromkeys(keys)
+        for turn in range(10):
+            stale = keys[turn::7] if turn else []
+            saves = [Save(key, (before if key in stale else nonces)[key], fresh(), b"%d" % turn) for key in keys]
+            lose()
+            assert store.save_many(saves) == [key not in stale for key in keys]
+            for save in saves:
+                if save.key not in stale:
+                    before[save.key], nonces[save.key] = nonces[save.key], save.new
+            assert [stored.nonce for stored in store.load_many(keys)] == list(nonces.values())
+
+    def test_many_counts_are_right_though_replies_are_lost_and_others_count(self, store, lose):
+        seed = secrets.randbits(32)
+        print("seed", seed)
+        chance = random.Random(seed)
+        losing = [[chance.random() < 0.3 for _ in range(12)] for _ in range(4)]
+        keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(10)]
+        for key in keys:
+            put(store, key, b"0,0,0,0")
+
+        def counts(stored):
+            return list(map(int, stored.blob.split(b",")))
+
+        def add(thread):
+            """Each thread has a place of its own in every record, and adds until each is stored."""
+            for done, loses in enumerate(losing[thread]):
+                if loses:
+                    lose()
+                left = keys
+                while left:
+                    saves = []
+                    for key, stored in zip(left, store.load_many(left), strict=True):
+                        found = counts(stored)
+                        assert found[thread] == done
+                        found[thread] += 1
+                        saves.append(Save(key, stored.nonce, fresh(), ",".join(map(str, found)).encode()))
+                    try:
+                        answers = store.save_many(saves)
+                    except StoreUnavailable:  # which leaves it open
+                        answers = [counts(stored)[thread] > done for stored in store.load_many(left)]
+                    left = [key for key, saved in zip(left, answers, strict=True) if not saved]
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+        assert [counts(stored) for stored in store.load_many(keys)] == [[12] * 4] * 10
 
     def test_no_step_counts_twice_though_replies_are_lost(self, store, lose):
         predictor = Predictor(registry_of(make_spec(), LeakyIntegrator()), store)

@@ -32,6 +32,11 @@ class Proxy:
         with self._guard:
             self._lose += [to] * times
 
+    def forgive(self) -> None:
+        """No more replies are lost."""
+        with self._guard:
+            self._lose.clear()
+
     def set_mode(self, mode: str) -> None:
         """From now on ``pass``, ``cut`` or ``hole``."""
         self._mode = mode

@@ -18,7 +18,8 @@ class ErringConnection(sqlite3.Connection):
 
     def execute(self, statement, *values):
         done = super().execute(statement, *values)
-        if statement.startswith(("INSERT", "UPDATE")) and self.to_lose.acquire(blocking=False):
+        stored = statement.startswith(("INSERT", "UPDATE", "COMMIT")) and not self.in_transaction
+        if stored and self.to_lose.acquire(blocking=False):
             raise sqlite3.OperationalError("disk I/O error")
         return done
 

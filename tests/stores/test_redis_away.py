@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Stored
+from service.core.ports import Save, Stored
 from service.core.types import ClientKey
 from tests.serving import wait_until
 from tests.stores.contract import fresh, listed, put
@@ -46,6 +46,8 @@ def test_while_redis_is_away_verbs_fail_within_a_second_and_then_at_once_and_it_
         lambda: store.list("tenant", "sensor", None, 10),
         lambda: store.count("tenant", "sensor"),
         lambda: store.scan(None, 10),
+        lambda: store.load_many([KEY]),
+        lambda: store.save_many([Save(KEY, nonce, fresh(), b"")]),
     ]
     assert timed(verbs[0])[0] < SOON_S
     begun = time.monotonic()

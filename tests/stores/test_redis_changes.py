@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import TryAgainError
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Stored
+from service.core.ports import Save, Stored
 from service.core.types import ClientKey
 from service.stores.redis_keys import place_of, slot_of
 from tests.serving import wait_until
@@ -84,6 +84,10 @@ def test_a_slot_that_moves_is_followed_record_by_record(cluster, opened):
             new = fresh()
             assert store.save(key, nonces[key], new, b"meanwhile") is True
             nonces[key] = new
+        saves = [Save(key, nonces[key], fresh(), b"meanwhile") for key in mates]
+        assert store.save_many([*saves, Save(KEY, fresh(), fresh(), b"stale")]) == [True] * 6 + [False]
+        nonces = {save.key: save.new for save in saves}
+        assert store.load_many(mates) == [Stored(nonces[key], b"meanwhile") for key in mates]
         with pytest.raises(StoreUnavailable) as caught:
             store.delete(mates[0])
         assert isinstance(caught.value.__cause__, TryAgainError)

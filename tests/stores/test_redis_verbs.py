@@ -7,13 +7,14 @@ import pytest
 
 from service.core.errors import StoreUnavailable
 from service.core.patience import WouldWait, hurried
-from service.core.ports import Stored
+from service.core.ports import Save, Stored
 from service.core.types import ClientKey
+from tests.serving import wait_until
 from tests.stores.contract import fresh, put
 from tests.stores.redis_servers import (
     cluster_url,
 )
-from tests.stores.trouble import timed
+from tests.stores.trouble import SOON_S, succeeds, timed
 
 KEY = ClientKey("tenant", "sensor", "roof-7")
 
@@ -122,8 +123,35 @@ def test_who_is_in_a_hurry_gives_way_before_anything_is_sent(store, server):
         lambda: store.list("tenant", "sensor", None, 1),
         lambda: store.count("tenant", "sensor"),
         lambda: store.scan(None, 1),
+        lambda: store.load_many([KEY]),
+        lambda: store.save_many([Save(KEY, nonce, fresh(), b"")]),
     ):
         with hurried(), pytest.raises(WouldWait):
             verb()
     assert server.ask("INFO", "stats")["total_commands_processed"] == sent + 1  # the first look itself
     assert store.load(KEY) == Stored(nonce, b"record")
+
+
+def test_what_one_server_holds_is_asked_of_it_together(store, server):
+    put(store, KEY)
+    keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(200)]
+    read = int(server.ask("INFO", "stats")["total_reads_processed"])
+    assert all(store.save_many([Save(key, None, fresh(), b"record") for key in keys]))
+    assert [stored.blob for stored in store.load_many(keys)] == [b"record"] * 200
+    assert int(server.ask("INFO", "stats")["total_reads_processed"]) < read + 40
+
+
+def test_many_saves_that_were_sent_and_never_answered_are_in_doubt_and_again_are_answered(store, proxy):
+    keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(20)]
+    saves = [Save(key, None, fresh(), b"record") for key in keys]
+    proxy.lose_reply(to=b"EVAL", times=50)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.save_many(saves)
+    assert caught.value.extra["in_doubt"] is True
+    proxy.set_mode("hole")
+    assert timed(lambda: store.save_many(saves))[0] < SOON_S
+    proxy.set_mode("pass")
+    proxy.forgive()
+    wait_until(lambda: succeeds(lambda: store.load(KEY)), 10, "the store's recovery")
+    assert store.save_many(saves) == [True] * 20
+    assert store.count("tenant", "sensor") == 20

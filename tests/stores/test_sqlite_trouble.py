@@ -104,7 +104,8 @@ class LosesReplies(sqlite3.Connection):
     lose: str | None = None
 
     def execute(self, statement, *values):
-        lose = LosesReplies.lose if statement.startswith(("INSERT", "UPDATE")) else None
+        stores = statement == "COMMIT" or (statement.startswith(("INSERT", "UPDATE")) and not self.in_transaction)
+        lose = LosesReplies.lose if stores else None
         LosesReplies.lose = None if lose else LosesReplies.lose
         if lose != "before":
             done = super().execute(statement, *values)
@@ -146,6 +147,40 @@ def test_a_save_that_did_not_happen_is_read_back_and_refused(lossy):
     with pytest.raises(StoreUnavailable):
         lossy.save(PATH, b"1" * 8, b"2" * 8, b"second")
     assert lossy.load(PATH) == Stored(b"1" * 8, b"first")
+
+
+def test_many_saves_whose_reply_was_lost_are_read_back_and_acknowledged_or_none_of_them_is_stored(lossy):
+    paths = [f"t/m/client-{n}" for n in range(5)]
+    saves = [(path, None, bytes([n]) * 8, b"first") for n, path in enumerate(paths)]
+    LosesReplies.lose = "before"
+    with pytest.raises(StoreUnavailable, match="disk"):
+        lossy.save_many(saves)
+    assert lossy.load_many(paths) == [None] * 5
+    LosesReplies.lose = "after"
+    assert lossy.save_many([*saves, (PATH, b"0" * 8, b"1" * 8, b"stale")]) == [True] * 5 + [False]
+    assert [stored.blob for stored in lossy.load_many(paths)] == [b"first"] * 5
+    LosesReplies.lose = "before"  # and nothing had to be stored
+    assert lossy.save_many([(PATH, b"0" * 8, b"1" * 8, b"stale")]) == [False]
+
+
+def test_many_saves_that_fail_leave_no_transaction_behind(shard):
+    with pytest.raises(StoreUnavailable):
+        shard.save_many([(PATH, None, b"1" * 8, b"first"), ("other", None, b"1" * 8, object())])
+    with pytest.raises(TypeError):
+        shard.save_many([(PATH, None, b"1" * 8, b"first"), ("other", None)])
+    with contextlib.closing(sqlite3.connect(shard.file, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    assert shard.load(PATH) is None
+    assert shard.save_many([(PATH, None, b"1" * 8, b"first")]) == [True]
+
+
+def test_a_full_disk_refuses_many_saves_together_and_keeps_what_was_acknowledged(tmp_path):
+    url = f"sqlite:///{tmp_path}/state"
+    acknowledged = int(worker(url, "fill_many"))
+    assert acknowledged > 50
+    with contextlib.closing(open_store(url)) as store:
+        assert store.count("tenant", "sensor") >= acknowledged
 
 
 def test_a_writer_that_never_ends_its_turn_costs_others_two_seconds_and_readers_nothing(store, folder):

@@ -1,12 +1,14 @@
 """What the other processes do in the tests of shared stores: python -m tests.stores.workers URL WHAT [N]."""
 
 import os
+import random
 import resource
 import secrets
 import sys
 import threading
 
 from service.core.errors import StoreUnavailable
+from service.core.ports import Save
 from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.errors import StoreNotOpened
@@ -26,6 +28,22 @@ def bump(store, key):
         made = number(stored) + 1
         if store.save(key, None if stored is None else stored.nonce, secrets.token_bytes(8), b"%d" % made):
             return made
+
+
+def bump_many(store, keys):
+    """Tries once, for each of some counters, to add one; how many times it won."""
+    saves = [
+        Save(key, None if stored is None else stored.nonce, secrets.token_bytes(8), b"%d" % (number(stored) + 1))
+        for key, stored in zip(keys, store.load_many(keys), strict=True)
+    ]
+    return sum(store.save_many(saves))
+
+
+def count_many(store, times):
+    """Adds to 20 of 30 counters at once, `times` times; how often it won."""
+    keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(30)]
+    chance = random.Random(os.getpid())
+    print(sum(bump_many(store, chance.sample(keys, 20)) for _ in range(times)))
 
 
 def count(store, times):
@@ -123,6 +141,32 @@ def fill(store):
     store.close()
 
 
+def fill_many(store):
+    """As `fill`, twenty at once: a refusal leaves each of them whole or not there; the same again stores them all."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    blob, acknowledged, refused = secrets.token_bytes(4600), {}, []
+    for turn in range(60):
+        keys = [ClientKey("tenant", "sensor", f"client-{turn}-{n}") for n in range(20)]
+        saves = [Save(key, None, secrets.token_bytes(8), blob) for key in keys]
+        try:
+            assert all(store.save_many(saves))
+        except StoreUnavailable:
+            kept = zip(saves, store.load_many(keys), strict=True)
+            assert all(stored in (None, (save.new, blob)) for save, stored in kept)
+            refused.append(saves)
+        else:
+            acknowledged |= {save.key: (save.new, blob) for save in saves}
+    assert refused
+    assert store.load_many(list(acknowledged)) == list(acknowledged.values())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for saves in refused:
+        assert all(store.save_many(saves))
+    assert store.load_many(list(acknowledged)) == list(acknowledged.values())
+    print(len(acknowledged))
+    store.close()
+
+
 def open_without_room(url):
     """Opens a store while no file may grow, asks for a record, and asks again once files may grow."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -147,7 +191,16 @@ def unprivileged(url):
         print(error)
 
 
-OPENED = {"count": count, "bury": bury, "echo": echo, "write": write, "fork": fork, "fill": fill}
+OPENED = {
+    "count": count,
+    "count_many": count_many,
+    "bury": bury,
+    "echo": echo,
+    "write": write,
+    "fork": fork,
+    "fill": fill,
+    "fill_many": fill_many,
+}
 UNOPENED = {"open_without_room": open_without_room, "unprivileged": unprivileged}
 
 if __name__ == "__main__":
