@@ -77,7 +77,7 @@ class Mover:
         ForeignState if other weights made it than would serve it here: with `rebuild` it is kept as it came, and the
         client's next step rebuilds it from its context. ClientExists if there is such a client and not `overwrite`.
         InvalidInput naming what is wrong, Unsupported if the state can't be rebuilt, AtCapacity, Contended.
-        The same import again, before the client has moved on, is answered again.
+        The same import again, before the client has moved on or expired, is answered again.
         """
         model = self._registry.model(key.model)
         spec, now = model.labelled().spec, self._clock()
@@ -85,6 +85,7 @@ class Mover:
         moving.check_record(exported.record, spec, now)
 
         def arrival(current: ServedModel) -> _Arrival:
+            moving.check_sizes(exported.record.tracks[0], current)
             return _arrival(current, moving.imported(exported.record, current, now), rebuild=rebuild)
 
         return self._bring(key, model, arrival, overwrite=overwrite)
@@ -97,7 +98,7 @@ class Mover:
         repeated one is told by its step or time, not answered again. The same fork again is answered again.
         """
         record, model, served = self._kept(key)
-        if self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, served.spec):
+        if self._is_expired(record, served):
             raise ClientNotFound(key.model, key.client, record.touched)
         copy, target = moving.forked(record, self._clock()), key._replace(client=to)
 
@@ -120,6 +121,9 @@ class Mover:
         model = self._registry.at_least(model, record.generation)
         return record, model, version_for(model, record)[0]
 
+    def _is_expired(self, record: Record, served: Served) -> bool:
+        return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, served.spec)
+
     def _bring(
         self, key: ClientKey, model: ServedModel, arrival: Callable[[ServedModel], _Arrival], *, overwrite: bool
     ) -> Moved:
@@ -130,7 +134,7 @@ class Mover:
             known = there if isinstance(there, Record) else None
             current = model if known is None else self._registry.at_least(model, known.generation)
             record, served, info = arrival(current)
-            repeated = known is not None and moving.is_same(known, record, key)
+            repeated = known is not None and moving.is_same(known, record, key) and not self._is_expired(known, served)
             if not repeated:
                 if stored is None:
                     self._capacity.check(key.tenant, key.model)

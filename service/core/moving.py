@@ -61,7 +61,7 @@ def check_names(exported: Exported, spec: ModelSpec) -> None:
 def check_record(record: Record, spec: ModelSpec, now: float) -> None:
     """InvalidInput("record") unless the service itself could have written `record`, for a model like `spec`'s.
 
-    A state whose weights are `spec`'s must be of its size, too. What passes can be stepped, inspected and rebuilt.
+    What passes, `check_sizes` as well, can be stepped, inspected and rebuilt.
     """
     _require(len(record.tracks) == 1, "it has more than one track")
     _check_header(record, now + max(HOUR_S, 2 * (spec.interval_s or 0.0)))
@@ -70,6 +70,14 @@ def check_record(record: Record, spec: ModelSpec, now: float) -> None:
     _check_live(record.live)
     if record.last is not None:
         _check_answer(record.last, len(spec.targets))
+
+
+def check_sizes(track: Track, model: ServedModel) -> None:
+    """InvalidInput("record") if `model` serves the weights of the track, under any label, and they make other sizes."""
+    made_by = model.by_fingerprint(track.fingerprint)
+    if made_by is not None:
+        sizes, ours = (track.state.size, track.y.shape[1]), (made_by.spec.initial_state.size, made_by.spec.columns)
+        _require(sizes == ours, f"its state and prediction have sizes {sizes}, those of its weights {ours}")
 
 
 def imported(record: Record, model: ServedModel, now: float) -> Record:
@@ -119,10 +127,6 @@ def _check_header(record: Record, latest: float) -> None:
 def _check_track(track: Track, spec: ModelSpec) -> None:
     targets, width = track.y.shape
     _require(targets == len(spec.targets) and width >= 1, f"it predicts {targets} targets, not {len(spec.targets)}")
-    if track.fingerprint == spec.fingerprint:
-        sizes = track.state.size, width
-        ours = spec.initial_state.size, spec.columns
-        _require(sizes == ours, f"its state and prediction have sizes {sizes}, those of its weights {ours}")
     if not _finite(track.state, track.y) or not all(map(math.isfinite, track.sums)):
         raise InvalidInput("record", "its state or its prediction is not finite", code="not_finite")
 

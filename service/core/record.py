@@ -184,7 +184,10 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     if n_tracks < 1 or status >= len(STATUSES) or reason >= len(REASONS):
         raise RecordCorrupt("the record's header does not hold")
     at = HEADER.size + label_size
-    label = blob[HEADER.size : at].decode("utf-8", "replace")
+    try:
+        label = blob[HEADER.size : at].decode()
+    except UnicodeDecodeError as exc:
+        raise RecordCorrupt("the record's label is no text") from exc
     tracks = []
     for _ in range(n_tracks):
         fingerprint = blob[at : at + FINGERPRINT_SIZE].hex()

@@ -113,7 +113,11 @@ def _is_of(stored: Stored, place: ClientKey, nonce: bytes) -> bool:
 
 
 def _check_fits(record: Record, spec: ModelSpec) -> None:
-    """RecordCorrupt if the record is of a model of the same name with other features or targets."""
-    here = record.context.shape[1], len(record.tracks[0].y)
+    """RecordCorrupt if the record is of a model of the same name with other features or targets, or its state is none
+    of its weights': one may have been imported before they were served here."""
+    track = record.tracks[0]
+    here = record.context.shape[1], len(track.y)
     if here != (len(spec.features), len(spec.targets)):
         raise RecordCorrupt(f"the record is of a model with {here[0]} features and {here[1]} targets")
+    if track.fingerprint == spec.fingerprint and track.state.size != spec.initial_state.size:
+        raise RecordCorrupt(f"its state has {track.state.size} values, its weights make {spec.initial_state.size}")

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
+from pydantic import Field
 
 from service.core.errors import InvalidInput
 from service.core.moving import Exported
@@ -31,8 +32,8 @@ class StateBody(Body):
     features: list[str]
     targets: list[str]
     fingerprint: str
-    step: int
-    context: int
+    step: int = Field(ge=0, lt=2**64)  # no record counts further, and no checksum is made of more
+    context: int = Field(ge=0, lt=2**64)
     created: str | None
     touched: str | None
     record: str

@@ -131,7 +131,10 @@ class RedisStore:
         Only one save on a nonce is ever stored, so where `old` is followed by another's, it was not. StoreUnavailable
         if so many have been stored since that neither is to be seen.
         """
-        kept = self._nonces(place)
+        try:
+            kept = self._nonces(place)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{error.detail}; the save may be stored", in_doubt=True) from error
         nonces = [kept[at : at + NONCE] for at in range(0, len(kept), NONCE)]
         if new in nonces:
             return True

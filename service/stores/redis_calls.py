@@ -95,14 +95,20 @@ class Calls:
 
     def _call(self, bucket: int, command: Command, *, repeated: bool) -> Reply:
         end, pause, redirections = time.monotonic() + TRY_S, _FIRST_PAUSE_S, 0
+
+        def unavailable(why: str) -> StoreUnavailable:
+            if repeated and command[0] == "EVAL":
+                return StoreUnavailable(f"{why}; it may be stored yet", in_doubt=True)
+            return StoreUnavailable(why)
+
         while True:
             if self.closed:
-                raise StoreUnavailable("the store is closed")
+                raise unavailable("the store is closed")
             server = self._route.server(bucket)
             outage = self._route.outage if server is None else server.outage
             trial = outage.ask()
             if trial is False:
-                raise StoreUnavailable(f"{outage.why}; it is tried again every second")
+                raise unavailable(f"{outage.why}; it is tried again every second")
             try:
                 server = server or self._find(bucket, end)
                 value = self._send(server, command)
@@ -120,16 +126,14 @@ class Calls:
                     server.disconnect()  # its name may be that of another server by now
             except ResponseError as error:
                 outage.succeeded()
-                raise StoreUnavailable(_refusal(error)) from error
+                raise unavailable(_refusal(error)) from error
             except RedisError as error:
                 failure, repeated = error, repeated or not isinstance(error, NotSent)
             self._route.refresh(end, server)
             if trial or time.monotonic() + pause >= end:
                 if not isinstance(failure, TryAgainError):  # which is about a few keys, not the server
                     outage.failed(_absence(failure), trial=bool(trial))
-                if repeated and command[0] == "EVAL":
-                    raise StoreUnavailable(f"{_absence(failure)}; it may be stored yet", in_doubt=True) from failure
-                raise StoreUnavailable(_absence(failure)) from failure
+                raise unavailable(_absence(failure)) from failure
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
 

@@ -14,6 +14,7 @@ class Proxy:
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
         self.lost = 0
+        self.swallowed = 0  # bytes
         self._mode = "pass"
         self._lose: list[bytes] = []
         self._guard = threading.Lock()
@@ -77,6 +78,7 @@ class Proxy:
         with suppress(OSError):
             while content := source.recv(1 << 16):
                 if self._mode == "hole":
+                    self.swallowed += len(content)
                     continue
                 if requests and self._is_to_lose(content):
                     losing.set()

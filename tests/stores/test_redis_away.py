@@ -9,6 +9,7 @@ import pytest
 from service.core.errors import StoreUnavailable
 from service.core.ports import Save, Stored
 from service.core.types import ClientKey
+from service.stores.redis_keys import place_of
 from tests.serving import wait_until
 from tests.stores.contract import fresh, listed, put
 from tests.stores.redis_servers import (
@@ -67,6 +68,27 @@ def test_a_save_that_was_sent_and_never_answered_is_in_doubt_and_one_not_sent_is
     with pytest.raises(StoreUnavailable) as caught:
         store.save(KEY, nonce, fresh(), b"stored?")
     assert caught.value.extra.get("in_doubt", False) is in_doubt
+
+
+def test_a_save_under_way_when_others_find_the_server_gone_is_in_doubt(store, proxy):
+    """It is not tried again, as the server is known to be away by then; but it was sent."""
+    nonce, caught = put(store, KEY), []
+    outage = store._calls._route.server(place_of(KEY).bucket).outage
+    proxy.set_mode("hole")
+
+    def save():
+        with pytest.raises(StoreUnavailable) as refused:
+            store.save(KEY, nonce, fresh(), b"stored?")
+        caught.append(refused.value)
+
+    sender = threading.Thread(target=save)
+    sender.start()
+    wait_until(lambda: proxy.swallowed > 0, 10, "the save on its way", every_s=0.001)
+    while sender.is_alive():
+        outage.failed("gone", trial=True)
+        sender.join(0.01)
+    assert caught[0].detail.startswith("gone")
+    assert caught[0].extra == {"in_doubt": True}
 
 
 def test_threads_that_wait_for_a_black_hole_wait_side_by_side(store, proxy):

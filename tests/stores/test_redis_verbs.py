@@ -54,6 +54,22 @@ def test_a_save_overtaken_by_more_writers_than_are_remembered_is_left_open(store
     assert "may be stored" in timed(lambda: store.save(KEY, previous, mine, b"mine"))[1]
 
 
+def test_a_save_that_can_not_be_looked_for_after_its_reply_was_lost_is_left_open(store, server, proxy, monkeypatch):
+    first, mine = put(store, KEY), fresh()
+    answered = store._calls.call
+
+    def overtaken(bucket, *command):
+        if command[0] == "GETRANGE":
+            proxy.set_mode("cut")
+        reply = answered(bucket, *command)
+        return reply._replace(value=0, repeated=True) if command[0] == "EVAL" else reply
+
+    monkeypatch.setattr(store._calls, "call", overtaken)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.save(KEY, first, mine, b"mine")
+    assert caught.value.extra == {"in_doubt": True}
+
+
 def test_deleting_with_a_nonce_spares_what_was_written_since(store):
     old = put(store, KEY)
     new = fresh()

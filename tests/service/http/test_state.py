@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.record import RING, LiveErrors, decode
+from service.core.record import MAGIC, RING, LiveErrors, decode
+from service.core.sealed import SEAL_SIZE, seal
 from service.core.types import ClientKey
 from tests.fakes import LeakyIntegrator, make_spec, serve
 from tests.service.http.conftest import HOUR, Api, is_problem
@@ -148,6 +149,16 @@ def test_an_expired_state_may_be_rescued(api):
     assert api.predict(8.0, client="d")["state"]["status"] == "carried"
 
 
+def test_an_expired_client_is_rescued_in_its_own_place_on_demand(api, refused):
+    """Its own export is what is there already; only that does not make it heard of again."""
+    api.predict(4.0)
+    api.clock.now += 8 * 24 * HOUR
+    document = export(api)
+    refused(lambda: bring(api, document, client="c"), 409, "client_exists", client="c")
+    assert brought(api, document, client="c", query="?replace=true", status=200)["state"]["status"] == "carried"
+    assert api.predict(8.0, step=2)["state"]["status"] == "carried"
+
+
 def test_labels_of_another_repository_do_not_count_here(api):
     api.predict(4.0)
 
@@ -171,6 +182,19 @@ def test_nothing_is_exported_of_a_client_that_is_not_there(api):
 
 def other_weights(api, leak=0.25, **spec):
     serve(api.registry, make_spec(name="toy", version=2, fingerprint="11", **spec), LeakyIntegrator(leak), generation=2)
+
+
+def make_candidate(api):
+    """The served version becomes the candidate, beside other weights."""
+    old = api.registry.model("toy").version(1)
+    other_weights(api)
+    new = api.registry.model("toy")
+    both = replace(new, labels={"stable": 2, "candidate": 1}, versions={1: old, 2: new.version(2)})
+    api.registry.replace({**api.registry.models, "toy": both})
+
+
+def pinned(record):
+    record.label = "candidate"
 
 
 def test_a_state_of_other_weights_is_refused_by_name(api, refused):
@@ -216,18 +240,31 @@ def test_a_state_of_the_candidates_weights_is_foreign_to_a_client_of_stable(api,
     """It would be rebuilt at the next step: that has to be asked for, wherever the other weights are."""
     api.predict(4.0)
     document = export(api)
-    model = api.registry.model("toy")
-    old = model.version(1)
-    other_weights(api)
-    new = api.registry.model("toy")
-    both = replace(new, labels={"stable": 2, "candidate": 1}, versions={1: old, 2: new.version(2)})
-    api.registry.replace({**api.registry.models, "toy": both})
+    make_candidate(api)
     refused(lambda: bring(api, document), 409, "foreign_state", client="d")
-
-    def pinned(record):
-        record.label = "candidate"
-
     assert brought(api, with_record(document, pinned))["version"] == 1
+
+
+def test_a_state_of_the_candidates_weights_has_their_size(api, refused):
+    api.predict(4.0)
+    document = export(api)
+    make_candidate(api)
+    wrong = with_record(document, in_track(state=np.zeros(2, f32)))
+    for state, query in ((with_record(wrong, pinned), ""), (wrong, "?rebuild=true")):
+        refused(lambda s=state, q=query: bring(api, s, query=q), 422, "invalid", client="d", field="record")
+
+
+def test_a_state_that_is_none_of_its_weights_once_they_are_served_is_not_stepped(api):
+    api.predict(4.0)
+    document = export(api)
+
+    def unknown(record):
+        in_track(state=np.zeros(2, f32), fingerprint="11" * 32)(record)
+
+    brought(api, with_record(document, unknown), query="?rebuild=true")
+    other_weights(api)
+    state = api.predict(8.0, client="d")["state"]
+    assert (state["status"], state["reason"]) == ("restarted", "corrupt")
 
 
 # -- whatever comes is checked --------------------------------------------------------------------------------------
@@ -355,6 +392,22 @@ def test_a_record_that_the_service_never_writes_is_refused(api, refused, crafted
             code = bring(api, document, query=query).json["code"]
             assert code in ("invalid", "not_finite")
             refused(lambda q=query: bring(api, document, query=q), 422, code, client="d", field="record")
+
+
+def test_a_record_whose_label_is_no_text_is_refused(api, refused):
+    api.predict(4.0)
+    document, key = with_record(export(api), change(label="x" * 250)), ClientKey("", "toy", "c")
+    body = blob_of(document)[SEAL_SIZE:].replace(b"x" * 250, b"\xff" * 250)
+    crafted = with_blob(document, seal(MAGIC, key, body))
+    refused(lambda: bring(api, crafted), 422, "invalid", client="d", field="record")
+
+
+@pytest.mark.parametrize("count", [-1, 2**64, 10**30])
+@pytest.mark.parametrize("field", ["step", "context"])
+def test_a_count_beyond_every_records_is_refused(api, refused, field, count):
+    api.predict(4.0)
+    document = sealed(export(api), **{field: count})
+    refused(lambda: bring(api, json.dumps(document).encode()), 422, "invalid", client="d", field=field)
 
 
 def test_a_state_of_another_model_is_refused(api, refused):
