@@ -1,5 +1,6 @@
 """Shared by every test: what is slow to make is made once."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 
 settings.register_profile("recurve", deadline=None)  # a busy machine is no defect; nothing here is timed
 settings.load_profile("recurve")
+
+# A shell ignores Ctrl-C for what it runs in the background, and so would every process that the tests start there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SINGLE = "single"  # one feature, no interval
 TRIPLE = "tiny"  # three features, all predicted, one step an hour
