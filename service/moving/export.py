@@ -59,7 +59,7 @@ def export_to_file(
     is left there is of another export (`name` tells stores apart).
     """
     part, note_file = (target.with_name(target.name + end) for end in (".part", ".part.json"))
-    with part.open("r+b" if part.exists() else "w+b") as file:
+    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:  # not cut before it is locked
         _lock(file, part)
         note = _left(note_file, name, choice, part)
         writer, after = Writer(file), None
@@ -85,16 +85,20 @@ def export_to_file(
             yield len(entries)
         writer.end()
         _sync(file)
-    os.replace(part, target)
+        os.replace(part, target)  # under the lock: whoever gets it next finds out
     note_file.unlink(missing_ok=True)
     _sync_folder(target.parent)
 
 
 def _lock(file: BinaryIO, part: Path) -> None:
+    """ExportRefused if another run writes `part`, or has made it the finished file since we opened it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ExportRefused(f"another export is writing {part}; let it end, or name another file") from error
+        still_there = os.path.samestat(os.fstat(file.fileno()), part.stat())
+    except (BlockingIOError, FileNotFoundError):
+        still_there = False
+    if not still_there:
+        raise ExportRefused(f"another export is writing {part}; let it end, or name another file")
 
 
 def _left(note_file: Path, name: str, choice: Choice, part: Path) -> _Note | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.core.errors import RecurveError
-from service.stores.sqlite_folder import SCHEMA, SETTINGS, SHARDS, connect, is_store, lock_file, shard_file
+from service.stores.sqlite_folder import SCHEMA, SETTINGS, SHARDS, connect, fsync, is_store, lock_file, shard_file
 
 REPORT = "backup.json"
 _FORMAT = "recurve-backup/1"
@@ -69,11 +69,11 @@ def back_up(source: Path, target: Path, created: str, progress: Callable[[int], 
             shutil.copyfile(source / SETTINGS, part / SETTINGS)
             _write_report(part, created, records)
             for path in (*part.iterdir(), part):
-                _fsync(path)
+                fsync(path)
             if target.exists():
                 target.rmdir()
             os.replace(part, target)
-            _fsync(target.parent)
+            fsync(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(f"{source} can't be copied to {target} ({error})") from error
     return Backup(records, sum(shard_file(target, number).stat().st_size for number in range(SHARDS)))
@@ -138,11 +138,3 @@ def _log_of(database: Path) -> Path:
 def _digest(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -74,17 +74,18 @@ def _create(folder: Path) -> None:
         finally:
             connection.close()
         lock_file(shard_file(folder, number)).touch()
-        _fsync(shard_file(folder, number))
+        fsync(shard_file(folder, number))
     fresh = folder / f".{SETTINGS}.new"
     with fresh.open("w") as file:
         json.dump(_FORMAT, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, folder / SETTINGS)
-    _fsync(folder)
+    fsync(folder)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """What the file or folder at `path` holds is on disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -66,11 +66,14 @@ class Shard:
         try:
             return self._write(*_saving(path, old, new, blob))
         except sqlite3.Error as error:
-            with hurried(False):  # something may have moved
-                stored = None if _code(error) in _NOT_BEGUN else self.load(path)
-            if stored is not None and stored.nonce == new:
-                return True
-            raise _unavailable(error) from error
+            refused = _unavailable(error)
+            if _code(error) not in _NOT_BEGUN:
+                found = self._found(path, refused)
+                if found == new:
+                    return True
+                if found != old:  # others have written: before it, or after
+                    raise _in_doubt(refused) from error
+            raise refused from error
 
     def load_many(self, paths: Sequence[str]) -> list[Stored | None]:
         """The record under each path."""
@@ -165,6 +168,15 @@ class Shard:
             self.dirty = self.full = False  # the parent's checkpointer sees to what the parent wrote
         self._guard.release()
 
+    def _found(self, path: str, refused: StoreUnavailable) -> bytes | None:
+        """The nonce under `path` after a save was refused that may have happened; in doubt if it is not to be had."""
+        try:
+            with hurried(False):  # something may have moved
+                stored = self.load(path)
+        except StoreUnavailable as error:
+            raise _in_doubt(refused) from error
+        return None if stored is None else stored.nonce
+
     def _read(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         self._enter()
         try:
@@ -245,3 +257,7 @@ def _unavailable(error: sqlite3.Error) -> StoreUnavailable:
     if _code(error) in _NO_ROOM:
         return StoreUnavailable(f"the store's disk is full or failing ({error}); it goes on once there is room")
     return StoreUnavailable(f"the store can't be read or written ({error})")
+
+
+def _in_doubt(refused: StoreUnavailable) -> StoreUnavailable:
+    return StoreUnavailable(f"{refused.detail}; it may be stored", in_doubt=True)

@@ -2,7 +2,8 @@
 
 A few threads share the clients, so that a client has one request under way at a time. A request that is answered with
 429 or 503, or not answered at all, is sent again as it was: the same step, the same Idempotency-Key. A client that
-sends neither asks where it stands and repeats, numbered then, what is not absorbed.
+sends neither asks where it stands and repeats, numbered then, what is not absorbed. A refusal that does not say
+`in_doubt` must have moved nothing.
 """
 
 from __future__ import annotations
@@ -200,17 +201,20 @@ def advance(client: Client, wire: Wire, rng: random.Random) -> None:
         headers["Idempotency-Key"] = f"{client.name}/{first}"
     if rng.random() < 0.5:
         body["return"] = "all"
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, refused, doubt = time.monotonic() + PATIENCE_S, False, False
     while True:
         seen = wire.once("POST", f"{path(client)}/predict", json.dumps(body).encode(), headers)
         if seen is not None and seen[0] not in TRANSIENT:
             break
+        refused, doubt = True, doubt or seen is None or bool(seen[1].get("in_doubt"))
         if time.monotonic() > deadline:
             raise Broken(f"{client.name}: step {first} was not acknowledged for {PATIENCE_S:g} s; the last was {seen}")
         wire.rest()
         if client.how == "neither" and "step" not in body and wire.stands(client) == client.step:
             body["step"] = first
         elif client.how == "neither" and "step" not in body:
+            if not doubt:
+                raise Broken(f"{client.name}: step {first} was refused without a doubt, and is kept")
             client.step = first + n - 1  # absorbed, its answer lost; `stands` is compared in the end
             wire.counts["answers lost"] += 1
             return
@@ -218,6 +222,8 @@ def advance(client: Client, wire: Wire, rng: random.Random) -> None:
     if status != 200:
         said = f"{client.name}, how {client.how}: step {first} got {status}: {answer}"
         raise Broken(said, answer.get("expected_step") if status == 409 else None)
+    if replayed and refused and not doubt:
+        raise Broken(f"{client.name}: step {first} was refused without a doubt, and replayed")
     _check(client, first, n, answer)
     client.step = answer["step"]
     wire.counts["acknowledged"] += 1

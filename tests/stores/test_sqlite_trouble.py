@@ -99,9 +99,10 @@ def test_a_store_opens_on_a_full_disk_and_goes_on_when_there_is_room(store, fold
 
 
 class LosesReplies(sqlite3.Connection):
-    """Does what it is told and then claims the disk failed, or fails before doing it."""
+    """Does what it is told and then claims the disk failed, or fails before doing it; `then` is done before it says."""
 
     lose: str | None = None
+    then = staticmethod(lambda: None)
 
     def execute(self, statement, *values):
         stores = statement == "COMMIT" or (statement.startswith(("INSERT", "UPDATE")) and not self.in_transaction)
@@ -110,6 +111,7 @@ class LosesReplies(sqlite3.Connection):
         if lose != "before":
             done = super().execute(statement, *values)
         if lose is not None:
+            LosesReplies.then()
             raise sqlite3.OperationalError("disk I/O error")
         return done
 
@@ -124,7 +126,7 @@ class LossyShard(Shard):
 def lossy(folder):
     shard = LossyShard(shard_file(folder, 0), "NORMAL")
     yield shard
-    LosesReplies.lose = None
+    LosesReplies.lose, LosesReplies.then = None, staticmethod(lambda: None)
     shard.close()
 
 
@@ -147,6 +149,36 @@ def test_a_save_that_did_not_happen_is_read_back_and_refused(lossy):
     with pytest.raises(StoreUnavailable):
         lossy.save(PATH, b"1" * 8, b"2" * 8, b"second")
     assert lossy.load(PATH) == Stored(b"1" * 8, b"first")
+    assert "in_doubt" not in caught.value.extra
+
+
+@pytest.mark.parametrize("lose", ["before", "after"])
+def test_a_save_whose_reply_was_lost_while_others_wrote_is_in_doubt(lossy, lose):
+    assert lossy.save(PATH, None, b"1" * 8, b"first") is True
+
+    def overtake():
+        with contextlib.closing(sqlite3.connect(lossy.file, isolation_level=None)) as other:
+            other.execute("UPDATE records SET nonce=?, blob=?", (b"3" * 8, b"other"))
+
+    LosesReplies.lose, LosesReplies.then = lose, staticmethod(overtake)
+    with pytest.raises(StoreUnavailable) as caught:
+        lossy.save(PATH, b"1" * 8, b"2" * 8, b"second")
+    assert caught.value.extra == {"in_doubt": True}
+    assert lossy.load(PATH) == Stored(b"3" * 8, b"other")
+
+
+def test_a_save_whose_reply_was_lost_and_that_can_not_be_read_back_is_in_doubt(lossy, folder):
+    assert lossy.save(PATH, None, b"1" * 8, b"first") is True
+    aside = folder / "aside"
+
+    def unreadable():
+        shard_file(folder, 0).rename(aside)
+        shard_file(folder, 0).mkdir()
+
+    LosesReplies.lose, LosesReplies.then = "after", staticmethod(unreadable)
+    with pytest.raises(StoreUnavailable) as caught:
+        lossy.save(PATH, b"1" * 8, b"2" * 8, b"second")
+    assert caught.value.extra == {"in_doubt": True}
 
 
 def test_many_saves_whose_reply_was_lost_are_read_back_and_acknowledged_or_none_of_them_is_stored(lossy):

@@ -128,6 +128,15 @@ def test_an_import_over_newer_labels_reads_them_first(desk):
     assert asked == ["toy"]
 
 
+def test_a_fork_of_a_record_that_has_seen_newer_labels_reads_them_first(desk):
+    newer = Desk(make_spec(version=2, fingerprint="11"))
+    serve(newer.registry, newer.spec, newer.engine, generation=7)
+    Predictor(newer.registry, desk.store, desk.clock).predict(desk.key, request(1))
+    desk.registry.on_stale = lambda name: serve(desk.registry, newer.spec, newer.engine, generation=7)
+    moved = mover(desk).fork(desk.key, "d")
+    assert (moved.spec.version, moved.state.status) == (2, "carried")
+
+
 def test_many_clients_are_forgotten_bit_by_bit(desk):
     names = [f"roof-{number}" for number in range(250)] + ["cellar"]
     for name in names:

@@ -59,3 +59,12 @@ def test_the_lane_takes_ids_and_gives_them_back(api):
 @pytest.mark.parametrize("path", ["/v1/models/toy/clients//predict", "/v1/models/toy/clients/a/b/predict"])
 def test_what_is_no_name_is_not_found(api, path):
     assert api.send("POST", path, {"observation": 1}).status_code == 404
+
+
+def test_a_slash_hidden_in_a_name_is_refused_in_the_lane_as_on_the_route(api):
+    """Decoded, it is a path that the lane would answer."""
+    hidden = {"RAW_URI": "/v1/models/toy%2Fclients/c/predict"}
+    client = api.app.test_client()
+    answer = client.post("/v1/models/toy/clients/c/predict", json={"observation": 1.0}, environ_overrides=hidden)
+    assert answer.status_code == 400
+    assert api.record() is None

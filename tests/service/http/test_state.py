@@ -500,6 +500,14 @@ def test_a_fork_goes_on_from_the_same_step_on_its_own(api):
     assert api.send("GET", path("d", "")).json["created"] == "2023-11-14T22:13:20.000Z"
 
 
+def test_a_fork_begins_a_life_of_its_own(api):
+    api.predict(4.0)
+    api.clock.now += 6 * 24 * HOUR
+    fork(api, "d")
+    seen = api.send("GET", path("d", "")).json
+    assert seen["created"] == seen["touched"] == "2023-11-20T22:13:20.000Z"
+
+
 def test_a_fork_knows_the_originals_steps_and_not_its_requests(api):
     api.predict(4.0, time=T0)
     sent = {"observation": 8.0, "time": T0 + 60}

@@ -296,6 +296,21 @@ def test_two_exports_never_write_one_file(source, tmp_path):
         assert "another export" in run("export", "--from", source, "--to", tmp_path / "records.jsonl", status=1)
 
 
+def test_an_export_that_opened_what_another_then_finished_leaves_it_whole(source, tmp_path, monkeypatch):
+    fill(source, KEYS[:1])
+    file, part, lock = tmp_path / "records.jsonl", tmp_path / "records.jsonl.part", fcntl.flock
+
+    def finished_first(opened, operation):
+        if Path(f"/proc/self/fd/{opened if isinstance(opened, int) else opened.fileno()}").resolve() == part:
+            part.write_bytes(b"whole")
+            part.rename(file)
+        return lock(opened, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finished_first)
+    assert "another export" in run("export", "--from", source, "--to", file, status=1)
+    assert file.read_bytes() == b"whole"
+
+
 @pytest.mark.parametrize(
     ("command", "how"), [("migrate", signal.SIGKILL), ("migrate", signal.SIGINT), ("import", signal.SIGKILL)]
 )
