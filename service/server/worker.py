@@ -111,21 +111,28 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
             self.loop.remove_reader(listener.sock.fileno())
 
     def _accept(self, listener: socket.socket) -> None:
-        """One connection at a time: the next one may be another worker's, all of which wait at the same door."""
+        """Few connections at a time: the next may be another worker's, all of which wait at the same door. Who has many
+        takes more, or a rush would be let in one by one, with a round of everybody's requests in between."""
+        for _ in range(1 + len(self._house.guests) // 2):
+            if not self._accept_one(listener):
+                return
+
+    def _accept_one(self, listener: socket.socket) -> bool:
         if len(self._house.guests) + len(self._greeting) >= self.worker_connections:
             self._pause("as many connections are open as a worker may have")
-            return
+            return False
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as error:
             self._pause(str(error))
-            return
+            return False
         connection.setblocking(False)
         task = self.loop.create_task(self._greet(connection))
         self._greeting.add(task)
         task.add_done_callback(self._greeting.discard)
+        return True
 
     async def _greet(self, connection: socket.socket) -> None:
         try:
