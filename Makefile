@@ -154,7 +154,7 @@ if (($${#missing[@]})); then
       printf '#!/bin/sh\nexit 101\n' >$$policy
       chmod +x $$policy
     fi
-    apt-get update -qq
+    apt-get update -qq || echo "    the package lists are not up to date; going by those that are there" >&2
     apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null </dev/null
   )
 fi
