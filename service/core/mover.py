@@ -14,7 +14,7 @@ from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.moving import Exported
 from service.core.ports import Clock, StateStore
-from service.core.predictor import Limits, version_for
+from service.core.predictor import Limits
 from service.core.record import Record
 from service.core.records import Records
 from service.core.registry import Registry, Served, ServedModel
@@ -65,7 +65,7 @@ class Mover:
 
     def export_state(self, key: ClientKey) -> Exported:
         """The client's state as it stands, expired or not. ClientNotFound if nothing that reads is kept."""
-        record, _, served = self._kept(key)
+        _, record, _, served, _ = standing.find(self._registry, self._records, key)
         features, targets = moving.names(served.spec)
         return Exported(key.model, key.client, features, targets, replace(record, tracks=record.tracks[:1]))
 
@@ -97,7 +97,7 @@ class Mover:
         The copy goes on from the same step under the same label. Requests sent to the original are unknown to it: a
         repeated one is told by its step or time, not answered again. The same fork again is answered again.
         """
-        record, model, served = self._kept(key)
+        _, record, model, served, _ = standing.find(self._registry, self._records, key)
         if self._is_expired(record, served):
             raise ClientNotFound(key.model, key.client, record.touched)
         copy, target = moving.forked(record, self._clock()), key._replace(client=to)
@@ -108,18 +108,6 @@ class Mover:
         return self._bring(target, model, arrival, overwrite=False)
 
     # -- parts --------------------------------------------------------------------------------------------------
-
-    def _kept(self, key: ClientKey) -> tuple[Record, ServedModel, Served]:
-        """What is kept for `key`, and who would serve it. ClientNotFound."""
-        model = self._registry.model(key.model)
-        stored, record = self._records.load(key, model.labelled().spec)
-        if stored is None:
-            buried = self._records.tombstone(key)
-            raise ClientNotFound(key.model, key.client, None if buried is None else buried.touched)
-        if not isinstance(record, Record):
-            raise ClientNotFound(key.model, key.client)
-        model = self._registry.at_least(model, record.generation)
-        return record, model, version_for(model, record)[0]
 
     def _is_expired(self, record: Record, served: Served) -> bool:
         return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, served.spec)
@@ -160,7 +148,7 @@ class _Arrival(NamedTuple):
 
 def _arrival(model: ServedModel, record: Record, *, rebuild: bool) -> _Arrival:
     """ForeignState unless the weights are those that would serve it, or `rebuild`. Rebuilding is tried at once."""
-    served, fell_back = version_for(model, record)
+    served, fell_back = standing.version_for(model, record)
     made_by = record.tracks[0].fingerprint
     if made_by != served.spec.fingerprint and not rebuild:
         raise ForeignState(model.name, made_by, served.spec.version, served.spec.fingerprint)

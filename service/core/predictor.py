@@ -86,7 +86,7 @@ class Predictor:
                 turn = self._turn(model, model.labelled(), request, digest)
                 return self._commit(key, stored, transition.begin(turn, record), request)
             current = self.registry.at_least(model, record.generation)
-            served, fell_back = version_for(current, record)
+            served, fell_back = standing.version_for(current, record)
             if order.is_retry(record, request, digest):
                 return self._replay(key, current, served, record, request)
             if swept:
@@ -210,15 +210,7 @@ class Predictor:
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
-        model = self.registry.model(key.model)
-        stored, record = self._records.load(key, model.labelled().spec)
-        if stored is None:
-            buried = self._records.tombstone(key)
-            raise ClientNotFound(key.model, key.client, None if buried is None else buried.touched)
-        if not isinstance(record, Record):
-            raise ClientNotFound(key.model, key.client)
-        model = self.registry.at_least(model, record.generation)
-        served, fell_back = version_for(model, record)
+        stored, record, _, served, fell_back = standing.find(self.registry, self._records, key)
         if not expired_too and self._is_expired(served.spec, record):
             raise ClientNotFound(key.model, key.client, record.touched)
         return stored, record, served, transition.rebuild_reason(fell_back)
@@ -230,13 +222,6 @@ class Predictor:
 
     def _is_expired(self, spec: ModelSpec, record: Record) -> bool:
         return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, spec)
-
-
-def version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
-    """The version under the record's label; `stable` if that label is gone, and then True."""
-    if record.label in model.labels:
-        return model.labelled(record.label), False
-    return model.labelled(), True
 
 
 def _previous(spec: ModelSpec, predicted: FloatArray, request: PredictRequest) -> Previous:

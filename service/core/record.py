@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.core.errors import RecordCorrupt
-from service.core.sealed import SEAL_SIZE, checksum
+from service.core.sealed import SEAL_SIZE, checksum, seal
 from service.core.types import ClientKey, FloatArray, Status
 
 MAGIC = b"RCV\x01"  # the last byte is the format version
@@ -152,7 +152,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
         *answer,
     )
     body = b"".join((header[SEAL_SIZE:], *parts))
-    return b"".join((MAGIC, checksum(key, body), body))
+    return seal(MAGIC, key, body)
 
 
 def touched_of(blob: bytes) -> float:

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from service.core.absorb import fresh, rebuild
-from service.core.errors import Unsupported
+from service.core.errors import ClientNotFound, Unsupported
 from service.core.lookahead import fed_back
+from service.core.ports import Stored
 from service.core.record import Record
-from service.core.registry import Served
+from service.core.records import Records
+from service.core.registry import Registry, Served, ServedModel
 from service.core.requests import ClientView, GateTrace, StateInfo
 from service.core.scoring import summary
 from service.core.types import ClientKey, FloatArray
+
+
+class Found(NamedTuple):
+    """What is kept for a client, and who would serve it; `fell_back`: its label is gone, so it is `stable`."""
+
+    stored: Stored
+    record: Record
+    model: ServedModel
+    served: Served
+    fell_back: bool
+
+
+def find(registry: Registry, records: Records, key: ClientKey) -> Found:
+    """The client `key`, expired or not. ClientNotFound if nothing that reads is kept (since when, if swept)."""
+    model = registry.model(key.model)
+    stored, record = records.load(key, model.labelled().spec)
+    if stored is None:
+        buried = records.tombstone(key)
+        raise ClientNotFound(key.model, key.client, None if buried is None else buried.touched)
+    if not isinstance(record, Record):
+        raise ClientNotFound(key.model, key.client)
+    model = registry.at_least(model, record.generation)
+    return Found(stored, record, model, *version_for(model, record))
+
+
+def version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
+    """The version under the record's label; `stable` if that label is gone, and then True."""
+    if record.label in model.labels:
+        return model.labelled(record.label), False
+    return model.labelled(), True
 
 
 def state_now(served: Served, record: Record, reason: str) -> tuple[FloatArray, FloatArray, StateInfo]:

@@ -10,7 +10,7 @@ from service.core.patience import WouldWait, hurried
 from service.core.ports import Save, Stored
 from service.core.types import ClientKey
 from tests.serving import wait_until
-from tests.stores.contract import fresh, put
+from tests.stores.contract import fresh, put, verbs
 from tests.stores.redis_servers import (
     cluster_url,
 )
@@ -132,16 +132,7 @@ def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
 def test_who_is_in_a_hurry_gives_way_before_anything_is_sent(store, server):
     nonce = put(store, KEY)
     sent = server.ask("INFO", "stats")["total_commands_processed"]
-    for verb in (
-        lambda: store.load(KEY),
-        lambda: store.save(KEY, nonce, fresh(), b""),
-        lambda: store.delete(KEY),
-        lambda: store.list("tenant", "sensor", None, 1),
-        lambda: store.count("tenant", "sensor"),
-        lambda: store.scan(None, 1),
-        lambda: store.load_many([KEY]),
-        lambda: store.save_many([Save(KEY, nonce, fresh(), b"")]),
-    ):
+    for verb in verbs(store, nonce):
         with hurried(), pytest.raises(WouldWait):
             verb()
     assert server.ask("INFO", "stats")["total_commands_processed"] == sent + 1  # the first look itself
