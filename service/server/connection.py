@@ -32,6 +32,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._last = False  # the connection ends once the rest of an answered request is through
         self._lingers = False
+        self._asked = False  # something has arrived: an idle connection may end, one that is new is about to ask
         self.deadline: float | None = None
 
     # -- asyncio's side -----------------------------------------------------------------------------------------
@@ -59,6 +60,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
         data, reader = bytes(memoryview(self._house.buffer)[:nbytes]), self._reader
+        self._asked = True
         if reader.deaf:
             return
         if self._busy:
@@ -168,8 +170,13 @@ class Connection(asyncio.BufferedProtocol):
             self._go_on()
 
     def hurry(self) -> None:
-        """The process is asked to stop: an idle connection ends, what is arriving has STOPPING_S."""
-        if self._lingers or (self._reader.arriving is None and not self._busy and not self._waiting):
+        """The process is asked to stop: an idle connection ends, what is arriving has STOPPING_S.
+
+        So has the first request of a connection made just now: its client has seen no answer that would let it expect
+        an end, and would have to take this for a failure.
+        """
+        idle = self._reader.arriving is None and not self._busy and not self._waiting
+        if self._lingers or (idle and self._asked):
             self._end()
         if self.deadline is not None:
             self.deadline = min(self.deadline, self._house.now() + STOPPING_S)

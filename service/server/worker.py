@@ -14,7 +14,7 @@ import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
-from service.server.connection import Connection
+from service.server.connection import STOPPING_S, Connection
 from service.server.house import Bounds, House
 from service.settings import read_settings
 
@@ -150,10 +150,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         """What is under way ends, within the graceful timeout."""
         if self._quick_shutdown:
             return
+        deadline = self.loop.time() + self.cfg.graceful_timeout
+        if self._greeting:  # they were let in, and are guests like the others
+            await asyncio.wait(set(self._greeting), timeout=STOPPING_S)
         await asyncio.sleep(0)  # what has arrived by now is read first
         await asyncio.sleep(0)
         self._house.stop()
-        deadline = self.loop.time() + self.cfg.graceful_timeout
         while self._house.guests and self.loop.time() < deadline and not self._quick_shutdown:
             self.notify()
             self._house.look_at_the_clock()

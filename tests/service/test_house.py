@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from service.core.patience import give_way
-from service.server.connection import Connection
+from service.server.connection import STOPPING_S, Connection
 from service.server.exchange import Exchange
 from service.server.house import HELD_BYTES, Bounds, House
 
@@ -315,3 +315,28 @@ async def test_a_stop_does_not_wait_for_an_answered_request_to_be_followed_by_an
         await guests.loop.sock_sendall(peer, body[:1])
         assert await guests.whole(peer) == b""
         assert guests.loop.time() - before < 1
+
+
+@visit
+async def test_a_stop_leaves_a_new_connection_time_for_its_first_request_and_ends_an_idle_one():
+    async with open_house(patience_s=BOUND_S, keepalive_s=BOUND_S) as guests:
+        idle = await guests.arrive()
+        await guests.loop.sock_sendall(idle, post("/idle", b""))
+        assert statuses(await guests.loop.sock_recv(idle, 65536)) == [200]
+        new = await guests.arrive()
+        guests.house.stop()
+        assert await guests.whole(idle) == b""
+        await guests.loop.sock_sendall(new, post("/new", b""))
+        answer = await guests.whole(new)
+        assert statuses(answer) == [200]
+        assert b"Connection: close" in answer
+
+
+@visit
+async def test_a_new_connection_that_asks_for_nothing_does_not_hold_up_a_stop_for_long():
+    async with open_house(patience_s=BOUND_S, keepalive_s=BOUND_S) as guests:
+        silent = await guests.arrive()
+        guests.house.stop()
+        before = guests.loop.time()
+        assert await guests.whole(silent) == b""
+        assert STOPPING_S - 0.5 < guests.loop.time() - before < STOPPING_S + BOUND_S / 2
