@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from service.core.requests import Answer, PredictRequest
 from service.core.types import ClientKey, FloatArray
 
 
@@ -155,6 +156,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the runtime's memory; a step under way ends as usual."""
+        ...
+
+
+class Witness(Protocol):
+    """Who is told of what clients' states absorbed."""
+
+    def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
+        """`request` was absorbed and is stored, `answer` is what it will be answered; a replay is not told again.
+
+        Called in the request's own thread, the event loop's as a rule: it must not wait, nor raise.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead
 from service.core.patience import give_way
-from service.core.ports import Clock, Page, StateStore, Stored
+from service.core.ports import Clock, Page, StateStore, Stored, Witness
 from service.core.record import Record
 from service.core.records import Records
 from service.core.registry import Registry, Served, ServedModel
@@ -42,7 +43,8 @@ class Predictor:
     """Steps clients' states, one observation at a time or several, exactly once each.
 
     Safe from any thread and, over a shared store, from any process. Every refusal is a RecurveError and leaves
-    the client's record as it was. `locks` and `capacity` are shared with whoever else writes in this process.
+    the client's record as it was. `locks` and `capacity` are shared with whoever else writes in this process;
+    `witnesses` are told of every predict that was absorbed.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Predictor:
         *,
         locks: StripedLocks | None = None,
         capacity: Capacity | None = None,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
         self.registry = registry
         self._store = store
@@ -62,6 +65,7 @@ class Predictor:
         self._limits = limits if limits is not None else Limits()
         self._locks = StripedLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
+        self._witnesses = tuple(witnesses)
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Absorb the request's observations, all or none, and predict what comes next.
@@ -98,7 +102,11 @@ class Predictor:
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 
-        return until_saved(self._locks, key, attempt, self._limits.contention_s)
+        answer = until_saved(self._locks, key, attempt, self._limits.contention_s)
+        if not answer.replayed:
+            for each in self._witnesses:
+                each.witness(key, request, answer)
+        return answer
 
     def prime(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
