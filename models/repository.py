@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,20 @@ class Repository:
             if lease is not None:
                 os.close(lease)
 
-    def publish(self, staging: Path, manifest: Manifest, label: str | None = STABLE) -> int:
+    def publish(
+        self,
+        staging: Path,
+        manifest: Manifest,
+        label: str | None = STABLE,
+        *,
+        last_word: Callable[[], None] = lambda: None,
+    ) -> int:
         """Makes a staged bundle the next version, whole and durable, and then moves `label` to it; the version.
 
         Writes manifest.json with the digests of all staged files. PublishRefused for a folder that is not of
         `stage`, for links in it, and for other features, targets, units or interval than the model's versions have.
         Killed before the folder is renamed, there is no version; killed after, a whole one, perhaps without its label.
+        `last_word` is called when all else is done, under the lock: what it raises keeps the version from appearing.
         """
         name, model = manifest.name, self._model(manifest.name)
         if label is not None:
@@ -156,6 +164,7 @@ class Repository:
         with locked(model / _LOCK, self._lock_wait_s):
             self.refuse_other_contract(name, read_manifest(staging).contract())
             version, labels = max(self.versions(name), default=0) + 1, read_labels(model)
+            last_word()
             os.rename(staging, model / str(version))
             fsync(model)
             fsync(self.root)

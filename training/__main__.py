@@ -6,14 +6,14 @@ import importlib
 import math
 import os
 import re
-import signal
 import sys
 import zipfile
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
+
+from training.interruption import INTERRUPTION
 
 MODELS_DIR = click.option(
     "--models-dir",
@@ -45,6 +45,16 @@ class Commands(click.Group):
     """Tells users what went wrong and what to do, without a traceback; a bug still shows one."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._told(ctx)
+        except (Exception, KeyboardInterrupt) as exc:
+            # what was raised after a stop was asked for is how a library took it
+            if not (INTERRUPTION.stops or isinstance(exc, KeyboardInterrupt)):
+                raise
+            click.echo("\nStopped; nothing was published.", err=True)
+            raise click.exceptions.Exit(130) from None
+
+    def _told(self, ctx: click.Context) -> Any:
         from models.errors import RepositoryError  # not at import: --help has to be quick
         from training.refusals import TrainingError
 
@@ -64,9 +74,6 @@ class Commands(click.Group):
             raise click.ClickException(f"the model file is damaged or cut off: {exc}") from exc
         except OSError as exc:
             raise click.ClickException(f"can't read or write: {exc}") from exc
-        except KeyboardInterrupt:
-            click.echo("\nStopped; nothing was published.", err=True)
-            raise click.exceptions.Exit(130) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,7 +87,6 @@ def main() -> None:
     python -m training export my.keras --name lab  your own Keras model
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _interrupt)  # so that a stopped container cleans up as Ctrl-C does
 
 
 @main.command()
@@ -279,9 +285,9 @@ def _print_published(console: Any, name: str, version: int, folder: Path, report
         console.print(f"Report: {report}", highlight=False, soft_wrap=True)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    main(prog_name="python -m training")
+    INTERRUPTION.listen()  # a stopped container cleans up as Ctrl-C does
+    try:
+        main(prog_name="python -m training")
+    finally:
+        INTERRUPTION.leave()

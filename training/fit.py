@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from training.carried import Carried
+from training.interruption import INTERRUPTION
 from training.job import Fit, Job
 from training.losses import Loss
 from training.networks import build_network
@@ -157,6 +158,7 @@ class Trainer:
     def _epoch(self, batch: Batch) -> float:
         state, losses = self._carried.fresh(batch.seen.shape[0]), []
         for chunk in batch.chunks(self._settings.chunk):
+            INTERRUPTION.check()
             loss, state = self._update(chunk.seen, chunk.change, chunk.unit, chunk.counts, state)
             losses.append(loss)
         return float(np.mean([each.numpy() for each in losses]))

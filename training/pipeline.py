@@ -15,6 +15,7 @@ from rich.console import Console
 from models.manifest import MANIFEST, Feature, Manifest, Target
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
+from training.interruption import INTERRUPTION
 from training.job import Job
 from training.quiet import import_frameworks
 from training.refusals import NotPublished
@@ -93,7 +94,7 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
                 print_scores(console, evaluation)
                 raise NotPublished(reasons, str(kept))
             with stages.stage("publish", bar=False):
-                version = repository.publish(staging, manifest)
+                version = repository.publish(staging, manifest, last_word=INTERRUPTION.publishing)
     print_scores(console, evaluation)
     stages.print_seconds()
     return Published(job.name, version, repository.bundle(job.name, version), evaluation)

@@ -6,19 +6,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from training.interruption import INTERRUPTION
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing reaches the standard error stream within the block. Exceptions pass as ever."""
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+    """Nothing reaches the standard error stream within the block. Exceptions pass as ever; a stop waits for the end."""
+    with INTERRUPTION.held():  # a half-imported library would fail in a way of its own, and be told to nobody
+        saved = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
 
 
 def import_frameworks() -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from training.evaluate import Evaluation
+from training.interruption import INTERRUPTION
 from training.references import title
 
 Advance = Callable[[float], None]
@@ -29,15 +30,22 @@ class Stages:
     def stage(self, name: str, *, bar: bool = True) -> Iterator[Advance]:
         """Time and show one stage; the block is given what to call with the share done, 0 to 1."""
         task = self.bars.add_task(name, total=1.0 if bar else None)
+
+        def advance(share: float) -> None:
+            INTERRUPTION.check()
+            self.bars.update(task, completed=share)
+
         with self.timed(name):
-            yield lambda share: self.bars.update(task, completed=share)
+            yield advance
         self.bars.update(task, total=1.0, completed=1.0)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Time a stage that shows itself."""
+        """Time a stage that shows itself. KeyboardInterrupt before and after it if a stop was asked for."""
+        INTERRUPTION.check()
         began = time.monotonic()
         yield
+        INTERRUPTION.check()
         self.seconds[name] = time.monotonic() - began
 
     def say(self, text: str) -> None:

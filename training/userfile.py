@@ -13,6 +13,7 @@ from rich.console import Console
 
 from models.manifest import Feature, Target
 from models.repository import Repository
+from training.interruption import INTERRUPTION
 from training.job import FeatureColumn, Job, Source, TargetColumn
 from training.pipeline import Published, digest, judged
 from training.quiet import import_frameworks
@@ -91,7 +92,7 @@ def publish_model(
             elif job is not None:
                 stages.say("No scores: some target is not among the features, so nothing in the data observes it.")
             with stages.stage("publish", bar=False):
-                version = repository.publish(staging, manifest)
+                version = repository.publish(staging, manifest, last_word=INTERRUPTION.publishing)
     if evaluation is not None:
         print_scores(console, evaluation)
     stages.print_seconds()

@@ -1,13 +1,11 @@
 """From a CSV file to a published version and back: real training, small enough to wait for."""
 
-import contextlib
 import io
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -17,9 +15,11 @@ from click.testing import CliRunner
 from keras import layers
 from rich.console import Console
 
+from models.disk import locked
 from models.errors import PublishRefused
 from models.manifest import STEP_TFLITE
 from models.repository import Repository
+from tests.serving import wait_until
 from training.__main__ import main
 from training.job import load_job
 from training.judging import reevaluate
@@ -171,13 +171,16 @@ def test_an_interrupted_training_leaves_nothing_behind(tmp_path):
     models = tmp_path / "models"
     command = [sys.executable, "-m", "training", "train", str(path), "--models-dir", str(models), "--allow-no-skill"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 240
-    while not list(models.glob("cut/.staging-*/bundle/saved_model.pb")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+
+    def staged():
+        assert process.poll() is None, process.communicate()[1]
+        return list(models.glob("cut/.staging-*/bundle"))
+
+    wait_until(staged, 400, "a staged bundle")
+    with locked(models / "cut" / ".lock", 30):  # it can't publish before it has heard, however slow we are
+        assert Repository(models).names() == []
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=400)
     assert process.returncode == 130, err
     assert "nothing was published" in err
     assert "Traceback" not in err
