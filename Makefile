@@ -14,6 +14,7 @@ WORKERS = $(or $(RECURVE_WORKERS),2)
 MODELS_DIR = $(or $(RECURVE_MODELS_DIR),models/published)
 DEMO = sensor finance
 JOBS = $(DEMO)
+BASE = build/bench-before.json
 ARGS =
 DOCKER = docker
 
@@ -22,11 +23,11 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test chaos train check image bench million lock clean
+.PHONY: help serve test chaos train check image bench bench-compare million lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
-	awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	printf '\nVariables: HOST PORT WORKERS MODELS_DIR (serve), JOBS (train), ARGS (train, test, bench), PYTHON (set-up).\n'
 	printf 'Example:   make serve PORT=9000 WORKERS=4\n'
 
@@ -74,6 +75,14 @@ image: ## build the container images recurve/service, recurve/slim and recurve/t
 
 bench: $(VENV)/.dev ## measure the service beside an empty Flask endpoint (needs wrk)
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/.dev ## measure again and compare with a saved run (BASE=build/bench-before.json)
+	@if [[ ! -e "$(BASE)" ]]; then
+	  echo "$(BASE) is not there: keep a run of 'make bench' under that name first (cp build/bench.json $(BASE))" >&2
+	  exit 1
+	fi
+	$(PY) -m benchmarks $(ARGS)
+	$(PY) -m benchmarks.compare "$(BASE)" build/bench.json
 
 million: $(VENV)/.dev ## measure the service over a million clients (says first what room it needs; needs wrk)
 	@$(PY) -m benchmarks.million $(ARGS)
