@@ -50,6 +50,19 @@ class Previous:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """A request's errors under a candidate against those of what is served, step by step.
+
+    `fingerprint` is the candidate's, `steps` how many were paired, `sum` that of their differences, each clipped to
+    [-1, 1]; above zero where the candidate was better.
+    """
+
+    fingerprint: str
+    steps: int
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a predict, a priming or a forecast answers.
 
@@ -71,6 +84,7 @@ class Answer:
     state: StateInfo
     level: float | None
     replayed: bool = False
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True, slots=True)
