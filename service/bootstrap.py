@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from flask import Flask
 
@@ -27,12 +28,25 @@ from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
+from service.minutes import MinuteSums
 from service.observed.log import ObservationLog
 from service.sessions import CountedPredictor, Sessions
 from service.settings import Settings, metrics_dir
 from service.stores import is_local, open_store
 from service.stores.errors import StoreNotOpened
 from service.sweeper import Sweeper
+
+
+class Background(Protocol):
+    """What a worker does beside answering, in a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End, with nothing left undone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +58,14 @@ class Service:
     store: StateStore
     loader: Loader
     metrics: Metrics
-    sweeper: Sweeper | None
-    observed: ObservationLog | None
+    background: tuple[Background, ...]
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
-        """Stop polling and sweeping, write what is logged, settle the counts and give the store's files back."""
-        self.loader.stop()
-        if self.sweeper is not None:
-            self.sweeper.stop()
-        if self.observed is not None:
-            self.observed.stop()
-        self.metrics.stop()
+        """Stop what goes on in the background, the last begun first, and give the store's files back."""
+        for each in reversed(self.background):
+            each.stop()
         self.store.close()
 
 
@@ -69,6 +78,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     metrics = Metrics(metrics_dir())
     store = metrics.time_store(open_store(settings.state_url))
     registry = Registry()
+    sums = MinuteSums(store, clock, settings.minute_s)
 
     def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
@@ -105,15 +115,12 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         slow_request_s=settings.slow_request_s,
     )
     loader.refresh()
-    loader.start()
-    metrics.start()
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
-    if sweeper is not None:
-        sweeper.start()
-    if observed is not None:
-        observed.start()
+    background = tuple(each for each in (metrics, loader, sums, sweeper, observed) if each is not None)
+    for each in background:
+        each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, sweeper, observed, limit, short)
+    service = Service(app, registry, store, loader, metrics, background, limit, short)
     app.extensions["recurve"] = service
     return service
 

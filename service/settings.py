@@ -69,6 +69,13 @@ class Settings(BaseModel):
     journal_s: float = Field(
         300.0, gt=0, le=86400, description="Seconds until logged observations are handed over to be compacted."
     )
+    minute_s: float = Field(
+        60.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds that a minute of live sums lasts: one observation of a candidate's judge. The same in all "
+        "replicas; longer where errors of neighbouring minutes are alike.",
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")

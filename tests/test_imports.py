@@ -38,6 +38,8 @@ RULES: dict[str, set[str]] = {
     "service/timing.py": {"service.core", "service.tally"},
     # A thread around the core's sweep.
     "service/sweeper.py": {"service.core"},
+    # Sums of all processes' requests, in the store.
+    "service/minutes.py": {"service.core"},
     # The environment is read here, and nothing of ours is needed for it.
     "service/settings.py": {"pydantic"},
     "service/logs.py": {"pythonjsonlogger"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored, Witness
 from service.core.record import Record
 from service.core.records import Records
-from service.core.registry import Registry, Served, ServedModel
+from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedModel
 from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
 from service.core.scoring import observed_targets
 from service.core.tombstones import as_record
@@ -73,8 +74,8 @@ class Predictor:
         A repeated request (by step, idempotency key or time) gets the stored answer, `replayed`.
         OrderConflict, InvalidInput, Unsupported, AtCapacity, Contended, StoreUnavailable: nothing moved.
         """
-        give_way(len(request.observations) + request.horizon)
         model = self.registry.model(key.model)
+        give_way(len(request.observations) * (1 + (CANDIDATE in model.labels)) + request.horizon)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
         digest = order.digest_of(request)
 
@@ -95,10 +96,10 @@ class Predictor:
                 return self._replay(key, current, served, record, request)
             if swept:
                 self._capacity.check(key.tenant, key.model)
-            turn = self._turn(current, served, request, digest)
+            turn = self._turn(current, served, request, digest, record.label)
             expired = swept or self._is_expired(served.spec, record)
-            if not expired and record.tracks[0].fingerprint != served.spec.fingerprint:
-                give_way(len(record.context))
+            if not expired:
+                transition.give_way_to_rebuild(turn, record)
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 
@@ -111,7 +112,8 @@ class Predictor:
     def prime(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
 
-        `step` names the first observation (default 1). Priming twice with the same history ends in the same state.
+        `step` names the first observation (default 1). Priming twice with the same history ends in the same state. A
+        client that is pinned to a label stays so.
         """
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
@@ -120,9 +122,11 @@ class Predictor:
             stored, record = self._records.load(key, model.labelled().spec)
             if stored is None:
                 self._capacity.check(key.tenant, key.model)
-            seen = record.generation if isinstance(record, Record) else 0
-            current = self.registry.at_least(model, seen)
-            outcome = transition.prime(self._turn(current, current.labelled(), request, b""))
+            current, served, label = model, model.labelled(), STABLE
+            if isinstance(record, Record):
+                current, label = self.registry.at_least(model, record.generation), record.label
+                served, _ = standing.version_for(current, record)
+            outcome = transition.prime(self._turn(current, served, request, b"", label), label)
             return self._commit(key, stored, outcome, request)
 
         return until_saved(self._locks, key, attempt, self._limits.contention_s)
@@ -138,10 +142,8 @@ class Predictor:
     def inspect(self, key: ClientKey) -> ClientView:
         """What is known of the client. ClientNotFound if nothing is kept, or only a tombstone."""
         stored, record, served, _ = self._stand(key, expired_too=True)
-        made_by = self.registry.model(key.model).by_fingerprint(record.tracks[0].fingerprint)
-        version = None if made_by is None else made_by.spec.version
         ttl_s = idle_ttl_s(self._limits.idle_ttl_s, served.spec)
-        return standing.view(key, served, version, record, len(stored.blob), ttl_s)
+        return standing.view(key, self.registry.model(key.model), served, record, len(stored.blob), ttl_s)
 
     def forget(self, key: ClientKey) -> bool:
         """Delete the client and all that is left of it; True if there was a record, or an expired one's tombstone.
@@ -184,7 +186,7 @@ class Predictor:
             self._capacity.add(key.tenant, key.model, 1)
         previous = None if outcome.scored is None else _previous(spec, outcome.scored.point, request)
         info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
-        return _answer(spec, key, record.step, y, ahead, previous, info, begun=record.created)
+        return _answer(spec, key, record.step, y, ahead, previous, info, paired=outcome.paired, begun=record.created)
 
     def _replay(
         self, key: ClientKey, model: ServedModel, served: Served, record: Record, request: PredictRequest
@@ -213,8 +215,11 @@ class Predictor:
 
     # -- small things -------------------------------------------------------------------------------------------
 
-    def _turn(self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes) -> Turn:
-        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap)
+    def _turn(
+        self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes, label: str = STABLE
+    ) -> Turn:
+        candidate = model.shadow_of(served, label)
+        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap, candidate)
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
@@ -244,7 +249,7 @@ def _answer(
     ahead: FloatArray | None,
     previous: Previous | None,
     info: StateInfo,
-    begun: float = 0.0,
+    **told: Any,
 ) -> Answer:
     interval = bounds(spec, y)
-    return Answer(spec, spec.version, key.client, step, y, interval, ahead, previous, info, spec.level, begun=begun)
+    return Answer(spec, spec.version, key.client, step, y, interval, ahead, previous, info, spec.level, **told)

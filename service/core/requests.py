@@ -50,6 +50,19 @@ class Previous:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """A request's errors under a candidate against those of what is served, step by step.
+
+    `fingerprint` is the candidate's, `steps` how many were paired, `sum` that of their differences, each clipped to
+    [-1, 1]; above zero where the candidate was better.
+    """
+
+    fingerprint: str
+    steps: int
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a predict, a priming or a forecast answers.
 
@@ -73,6 +86,7 @@ class Answer:
     level: float | None
     replayed: bool = False
     begun: float = 0.0
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,18 @@ class Live:
     rmse: float
     naive_rmse: float
     coverage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The track that shadows a client. `context` as in StateInfo, 0 for one that is lost; `compared` steps, and their
+    mean difference in [-1, 1], above zero where the candidate was nearer (None before the first)."""
+
+    version: int | None
+    fingerprint: str
+    context: int
+    compared: int
+    mean: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +131,7 @@ class ClientView:
     record_bytes: int
     scored: int
     live: tuple[Live, ...]
+    shadow: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)
