@@ -75,6 +75,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_gap=settings.max_gap,
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
+        adaptive_intervals=settings.adaptive_intervals,
     )
     http_limits = HttpLimits(
         settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history

@@ -77,7 +77,7 @@ def view(key: ClientKey, served: Served, version: int | None, record: Record, si
         expires=record.touched + ttl_s,
         record_bytes=size,
         scored=record.live.scored,
-        live=summary(served.spec, record.live),
+        live=summary(served.spec, record.live, record.tracks[0].stretch),
     )
 
 

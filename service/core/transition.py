@@ -15,21 +15,28 @@ from service.core.record import LastAnswer, LiveErrors, Record, Track
 from service.core.registry import STABLE, Served
 from service.core.requests import PredictRequest
 from service.core.scoring import Told, no_errors
-from service.core.types import ModelSpec
+from service.core.types import FloatArray, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on."""
+    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on.
+
+    ``interval`` (n, K, 2) or None: around each prediction, as the client is told it.
+    """
 
     record: Record
     progress: Progress
     scored: Told | None
+    interval: FloatArray | None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds."""
+    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds.
+
+    `adaptive`: whether intervals follow the client's own errors.
+    """
 
     request: PredictRequest
     digest: bytes
@@ -37,6 +44,7 @@ class Turn:
     generation: int
     now: float
     max_gap: int
+    adaptive: bool = False
 
     def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
         """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with."""
@@ -50,6 +58,10 @@ class Turn:
         gaps.check_fills(plan, self.max_gap)
         return plan
 
+    def unstretched(self) -> tuple[float, ...] | None:
+        """How wide the intervals of a state are that was never scored: as its weights say; None where they stay so."""
+        return (0.0,) * len(self.served.spec.targets) if self.adaptive else None
+
 
 def begin(turn: Turn, reason: str | None) -> Outcome:
     """The first observations of a client, or with `reason` of one whose record is lost; the number then goes on."""
@@ -59,6 +71,7 @@ def begin(turn: Turn, reason: str | None) -> Outcome:
         raise OrderConflict("step_conflict", detail, 1)
     first = 1 if step is None else step
     progress = fresh(spec, turn.served.engine, "started" if reason is None else "restarted", reason)
+    progress.stretch = turn.unstretched()
     plan = turn.plan(math.nan, first)
     live, _ = absorb(progress, turn.request.observations, plan, no_errors(len(spec.targets)), None)
     return _pack(turn, progress, None, first, live, None)
@@ -91,6 +104,9 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
     else:
         progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
         told = _told(spec, record)
+    progress.stretch = turn.unstretched()
+    if turn.adaptive and progress.status == "carried":
+        progress.stretch = record.tracks[0].stretch or progress.stretch
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
     return _pack(turn, progress, record, first, live, scored)
 
@@ -110,7 +126,7 @@ def _pack(
 ) -> Outcome:
     spec: ModelSpec = turn.served.spec
     n = len(turn.request.observations)
-    y = progress.predictions()
+    y, interval = progress.predictions(), progress.interval()
     last = LastAnswer(
         status=progress.status,
         reason=progress.reason,
@@ -120,8 +136,9 @@ def _pack(
         last_seen=progress.last_seen or 0.0,
         predicted=np.full(len(spec.targets), np.nan, np.float32) if scored is None else scored.point,
         y=y,
-        interval=bounds(spec, y),
+        interval=interval,
         level=spec.level or 0.0,
+        anomaly=progress.anomaly,
     )
     last_time = math.nan if old is None or progress.last_seen is not None else old.last_time
     record = Record(
@@ -132,7 +149,7 @@ def _pack(
         last_time=gaps.advance(spec, last_time, turn.request.times, n, turn.now),
         created=turn.now if old is None else old.created,
         touched=turn.now,
-        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]),),
+        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1], stretch=progress.stretch or ()),),
         context=progress.context(),
         live=no_errors(len(spec.targets)) if live is None else live,
         ring=order.remember(
@@ -140,13 +157,15 @@ def _pack(
         ),
         last=last,
     )
-    return Outcome(record, progress, scored)
+    return Outcome(record, progress, scored, interval)
 
 
 def _told(spec: ModelSpec, record: Record) -> Told:
     """What the client was last told; after a priming, which remembers no answer, what its track predicts."""
+    own = record.tracks[0].fingerprint == spec.fingerprint
     if record.last is None:
         y = record.tracks[0].y
-        return Told(y[:, 0], bounds(spec, y))
+        return Told(y[:, 0], bounds(spec, y), own)
     last = record.last
-    return Told(last.y[-1, :, 0], None if last.interval is None else last.interval[-1])
+    own = own and last.version == spec.version
+    return Told(last.y[-1, :, 0], None if last.interval is None else last.interval[-1], own)
