@@ -26,6 +26,7 @@ from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
+from service.minutes import MinuteSums
 from service.sessions import CountedPredictor, Sessions
 from service.settings import Settings, metrics_dir
 from service.stores import is_local, open_store
@@ -43,15 +44,17 @@ class Service:
     loader: Loader
     metrics: Metrics
     sweeper: Sweeper | None
+    sums: MinuteSums
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
-        """Stop polling and sweeping, settle the counts and give the store's files back."""
+        """Stop polling and sweeping, settle the counts and the sums and give the store's files back."""
         self.loader.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
-        self.metrics.stop()
+        self.metrics.stop()  # what it settles goes into the sums
+        self.sums.stop()
         self.store.close()
 
 
@@ -64,6 +67,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     metrics = Metrics(metrics_dir())
     store = metrics.time_store(open_store(settings.state_url))
     registry = Registry()
+    sums = MinuteSums(store, clock, settings.minute_s)
+    metrics.live.adds = sums.add
 
     def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
@@ -85,7 +90,14 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
-                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity
+                metrics.sessions,
+                registry,
+                store,
+                clock,
+                limits,
+                locks=locks,
+                capacity=capacity,
+                witnesses=[metrics.live],
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             registry=registry,
@@ -101,11 +113,12 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     loader.refresh()
     loader.start()
     metrics.start()
+    sums.start()
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, sweeper, limit, short)
+    service = Service(app, registry, store, loader, metrics, sweeper, sums, limit, short)
     app.extensions["recurve"] = service
     return service
 

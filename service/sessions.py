@@ -100,8 +100,9 @@ class Sessions:
         self._tally.counted(self._sweeps, "done" if done else "broken_off").inc()
         for model, clients in swept.buried.items():
             self._tally.counted(self._swept, model).inc(clients)
-        for kind, dropped in (("tombstone", swept.tombstones_dropped), ("quarantined", swept.quarantined_dropped)):
-            self._tally.counted(self._dropped, kind).inc(dropped)
+        for kind in ("tombstones", "quarantined", "minutes"):
+            dropped: int = getattr(swept, f"{kind}_dropped")
+            self._tally.counted(self._dropped, kind.removesuffix("s")).inc(dropped)
         if done:
             for model, clients in swept.active.items():
                 self._active.labels(model).set(clients)

@@ -64,6 +64,13 @@ class Settings(BaseModel):
     tombstone_s: float = Field(
         30 * 86400.0, gt=0, description="Seconds for which a swept client's last step is remembered."
     )
+    minute_s: float = Field(
+        60.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds that a minute of live sums lasts: one observation of a candidate's judge. The same in all "
+        "replicas; longer where errors of neighbouring minutes are alike.",
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")

@@ -28,13 +28,16 @@ RULES: dict[str, set[str]] = {
     },
     # Metrics wrap the core's ports.
     "service/metrics.py": {
-        "prometheus_client", "service.core", "service.sessions", "service.tally", "service.timing",
+        "prometheus_client", "service.core", "service.live", "service.sessions", "service.tally", "service.timing",
     },
+    "service/live.py": {"prometheus_client", "service.core", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/tally.py": {"prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},
     # A thread around the core's sweep.
     "service/sweeper.py": {"service.core"},
+    # Sums of all processes' requests, in the store.
+    "service/minutes.py": {"service.core"},
     # The environment is read here, and nothing of ours is needed for it.
     "service/settings.py": {"pydantic"},
     "service/logs.py": {"pythonjsonlogger"},

@@ -66,6 +66,19 @@ MARKS = 6
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """A request's errors under a candidate against those of what is served, step by step.
+
+    `fingerprint` is the candidate's, `steps` how many were paired, `sum` that of their differences, each clipped to
+    [-1, 1]; above zero where the candidate was better.
+    """
+
+    fingerprint: str
+    steps: int
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a predict, a priming or a forecast answers.
 
@@ -88,6 +101,7 @@ class Answer:
     level: float | None
     replayed: bool = False
     marks: Marks | None = None
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True, slots=True)

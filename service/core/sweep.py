@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from service.core import quarantine, record, tombstones
+from service.core import minutes, quarantine, record, tombstones
 from service.core.errors import RecordCorrupt
 from service.core.lifetime import MONTH_S, burial_margin_s, idle_ttl_s
 from service.core.ports import Clock, Entry, Scans, StateStore
@@ -28,6 +28,7 @@ class Swept:
     active: Counter[str] = field(default_factory=Counter)
     tombstones_dropped: int = 0
     quarantined_dropped: int = 0
+    minutes_dropped: int = 0
 
 
 class Sweep:
@@ -105,5 +106,8 @@ class Sweep:
             elif key.tenant.startswith(quarantine.SET_ASIDE):
                 old = now - quarantine.unwrap(key, blob)[0] > MONTH_S
                 swept.quarantined_dropped += old and self._store.delete(key, nonce)
+            elif key.tenant == minutes.TENANT:
+                old = now - minutes.decode(key, blob).start > minutes.KEPT_S
+                swept.minutes_dropped += old and self._store.delete(key, nonce)
         except RecordCorrupt:
             return
