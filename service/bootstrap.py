@@ -79,6 +79,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     store = metrics.time_store(open_store(settings.state_url))
     registry = Registry()
     sums = MinuteSums(store, clock, settings.minute_s)
+    metrics.live.adds = sums.add
 
     def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
@@ -90,6 +91,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_gap=settings.max_gap,
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
+        adaptive_intervals=settings.adaptive_intervals,
     )
     http_limits = HttpLimits(
         settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
@@ -97,7 +99,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT)
     observed = _observation_log(settings, clock, metrics)
-    witnesses: list[Witness] = [] if observed is None else [observed]
+    witnesses: list[Witness] = [metrics.live, *(() if observed is None else (observed,))]
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
@@ -116,7 +118,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     loader.refresh()
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
-    background = tuple(each for each in (metrics, loader, sums, sweeper, observed) if each is not None)
+    background = tuple(each for each in (sums, metrics, loader, sweeper, observed) if each is not None)
     for each in background:
         each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))

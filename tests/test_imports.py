@@ -28,8 +28,10 @@ RULES: dict[str, set[str]] = {
     },
     # Metrics wrap the core's ports.
     "service/metrics.py": {
-        "prometheus_client", "service.core", "service.logged", "service.sessions", "service.tally", "service.timing",
+        "prometheus_client", "service.core", "service.live", "service.logged", "service.sessions", "service.tally",
+        "service.timing",
     },
+    "service/live.py": {"prometheus_client", "service.core", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/logged.py": {"prometheus_client"},
     # What is observed, logged in the journals' format, which training reads.
