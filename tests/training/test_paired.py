@@ -82,7 +82,9 @@ def test_too_little_and_no_difference_at_all_decide_nothing(d):
 
 
 def test_series_observed_together_count_once():
-    d = by_moment([np.array([0.0, 3600.0]), np.array([10.0, 7205.0])], [np.array([1.0, 2.0]), np.array([3.0, 5.0])], 3600)
+    d = by_moment(
+        [np.array([0.0, 3600.0]), np.array([10.0, 7205.0])], [np.array([1.0, 2.0]), np.array([3.0, 5.0])], 3600
+    )
     assert d.tolist() == [2.0, 2.0, 5.0]
     assert by_moment([np.array([5.0, 1.0])], [np.array([1.0, 2.0])], None).tolist() == [2.0, 1.0]
     assert by_moment([], [], 60.0).tolist() == []
