@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FORMAT = 1
 MANIFEST = "manifest.json"
 STEP_TFLITE = "assets.extra/step.tflite"
+MODEL_KERAS = "assets.extra/model.keras"  # what a later training starts from; the service never opens it
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -68,6 +69,8 @@ class Manifest(Part):
     `initial_state` is the fresh state, S floats. `quantiles` are the levels of columns 1..Q of `y`, rising;
     column 0 is the point forecast. `context_length` is C, the observations a state is rebuilt from.
     `slow_fading` tells that the memory outlasts C, so that a rebuilt state differs from a carried one.
+    `data_until` is the time (epoch seconds) of the newest observation it was made from, `trained_until` of the newest
+    that its fit has seen; what came between the two judged it.
     `files` maps every other file of the bundle to its sha256. The version is the folder's name, not a field.
     """
 
@@ -88,6 +91,8 @@ class Manifest(Part):
     scores: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
     data_digest: Digest | None = None
+    data_until: float | None = None
+    trained_until: float | None = None
     libraries: dict[str, str] = Field(default_factory=dict)
     files: dict[str, Digest] = Field(default_factory=dict)
 

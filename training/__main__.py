@@ -83,6 +83,7 @@ def main() -> None:
     \b
     python -m training train sensor --quick        a shipped job, about a minute
     python -m training train my/job.toml           your own data (see training/jobs/sensor.toml)
+    python -m training retrain my/job.toml         again, on what is new; publishes what beats what is served
     python -m training evaluate sensor             how good is what is published?
     python -m training export my.keras --name lab  your own Keras model
     python -m training compact                     what the service logged, into Parquet
@@ -118,6 +119,53 @@ def train(job: str, models_dir: Path, quick: bool, allow_no_skill: bool, archite
         loaded = loaded.model_copy(update={"architecture": architecture})
     done = run(loaded, Repository(models_dir), console, quick=quick, allow_no_skill=allow_no_skill)
     _print_published(console, done.name, done.version, done.folder, done.report)
+
+
+@main.command()
+@click.argument("job", metavar="NAME|JOB.toml")
+@MODELS_DIR
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/training"),
+    envvar="RECURVE_TRAINING_CACHE",
+    show_default=True,
+    show_envvar=True,
+    help="Where what was read is kept, in a folder for each job, so that the next run reads only what is new.",
+)
+@click.option("--quick", is_flag=True, help="A short training with gates to match, for trying things out.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end; all else goes to stderr.")
+def retrain(job: str, models_dir: Path, cache: Path, quick: bool, as_json: bool) -> None:
+    """Train a job again on the data there is now, and publish what beats the version that is served.
+
+    The job's [retrain] table says from which weights, on which window, on how much of the newest data the two are
+    compared, and under which label a better one is published. The first version of a model is published as stable.
+
+    \b
+    exit code 0   published
+              1   an error, which is told
+              3   rejected: it did not beat the champion, or missed a gate; its report is kept and says why
+              4   nothing to do: no new data, or a candidate is still on trial
+              5   another run of this model is under way
+            130   stopped; nothing was published
+
+    \b
+    python -m training retrain sensor
+    python -m training retrain my/job.toml --json 2>retrain.log
+    """
+    from rich.console import Console
+
+    from models.repository import Repository
+    from training.job import load_job
+    from training.retrain import retrain as run
+    from training.summary import summed_up
+
+    with summed_up(job, as_json) as told:
+        loaded = load_job(job)
+        ended = run(loaded, Repository(models_dir), Console(stderr=as_json), cache=cache / loaded.name, quick=quick)
+        told(ended)
+    click.echo(f"{loaded.name}: {ended.text}", err=True)
+    raise click.exceptions.Exit(ended.exit_code)
 
 
 @main.command()

@@ -102,7 +102,7 @@ def evaluate(
         for index, target in enumerate(job.targets)
     }
     scores: dict[str, Any] = {
-        "part": f"the last {job.test:.0%} of each series",
+        "part": _judged_part(job),
         "rows": sum(len(t.series) - t.judged for t in tracks),
         "level": round(residuals.levels[-1] - residuals.levels[0], 6),
         "targets": targets,
@@ -112,6 +112,11 @@ def evaluate(
     scores["gates"] = [{"text": check.text, "passed": check.passed} for check in checks]
     advance(1.0)
     return Evaluation(scores, residuals, verdict, checks, tuple(tracks), tuple(references[0].next))
+
+
+def _judged_part(job: Job) -> str:
+    share = f"{job.test:.0%}" if job.test_steps is None else f"{job.test_steps:,} observations"
+    return f"the last {share} of each series"
 
 
 def _residuals(tracks: Sequence[Track], job: Job) -> Residuals:

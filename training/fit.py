@@ -56,10 +56,19 @@ class Fitted:
     cpu_seconds: float
 
 
-def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Progress | None = None) -> Fitted:
+def fit(
+    job: Job,
+    series: Sequence[Series],
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
+    network: keras.Model | None = None,
+) -> Fitted:
     """Train a network for `job` on `series`, each cut in time as `windows.split` says; the test part is never read.
 
-    With `quick` the job's `quick` tables apply. Deterministic given the job's seed, which becomes Keras' global seed.
+    With `quick` the job's `quick` tables apply. `network`, one that `build_network` made for such a job, is trained on
+    from the weights it has, with the constants of its preprocessing; without, a new one is.
+    Deterministic given the job's seed, which becomes Keras' global seed.
     `progress` gets one task, a step of it for each epoch. Raises TooShort if a series cannot be split and
     Diverged if the loss is not finite.
     """
@@ -69,7 +78,7 @@ def fit(job: Job, series: Sequence[Series], *, quick: bool = False, progress: Pr
     parts = split(series, job)
     keras.utils.set_random_seed(job.fit.seed)
     train = [each.values for each in parts.train]
-    network = build_network(job, train)
+    network = build_network(job, train) if network is None else network
     changes = network.get_layer("forecast").changes
     ends = [len(values) for values in train]
     whole = [

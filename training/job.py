@@ -6,14 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from models.manifest import Name
+from training.tables import Level, Retrain, Schedule, Table
 
 JOBS = Path(__file__).parent / "jobs"
 
 Architecture = Literal["lstm", "gru", "simple_rnn", "feed_forward"]
-Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class JobInvalid(ValueError):
@@ -22,12 +22,6 @@ class JobInvalid(ValueError):
     def __init__(self, path: Path | str, problems: list[str]) -> None:
         self.path, self.problems = str(path), problems
         super().__init__(f"{path}: " + "; ".join(problems))
-
-
-class Table(BaseModel):
-    """Settings shared by every table of a job: frozen, and no key beyond those named."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(Table):
@@ -152,7 +146,8 @@ class Fit(Table):
 
 class Job(Table):
     """One training job. `season` (steps) is how far the seasonal naive baseline looks back, `horizon` how far ahead
-    reports look, `test` the share of each series that is kept for judging.
+    reports look, `test` the share of each series that is kept for judging, `test_steps`, if given, its number of newest
+    observations instead. `retrain` says how `python -m training retrain` goes about it, `schedule` when.
 
     `quick` holds tables (`quick.fit`, `quick.network`, `quick.gates`) that replace keys for a quick training.
     """
@@ -168,9 +163,12 @@ class Job(Table):
     horizon: int = Field(default=24, ge=1, le=512)
     season: int | None = Field(default=None, ge=2)
     test: float = Field(default=0.2, gt=0, lt=0.5)
+    test_steps: int | None = Field(default=None, ge=2)
     network: Network = Network()
     fit: Fit = Fit()
     gates: Gates = Gates()
+    retrain: Retrain = Retrain()
+    schedule: Schedule | None = None
     quick: dict[Literal["network", "fit", "gates"], dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -220,6 +218,16 @@ class Job(Table):
         data = self.model_dump()
         for table, keys in data.pop("quick").items():
             data[table] = {**data[table], **keys}
+        return self._like(data)
+
+    def repeated(self) -> Job:
+        """This job as `retrain` trains it: judged on its holdout, fitted as `retrain.fit` says. ValidationError too."""
+        data = self.model_dump()
+        data["test_steps"] = self.retrain.holdout
+        data["fit"] = {**data["fit"], **self.retrain.fit}
+        return self._like(data)
+
+    def _like(self, data: dict[str, Any]) -> Job:
         job = Job.model_validate(data)
         job.source._folder = self.source._folder
         return job
@@ -243,6 +251,7 @@ def load_job(name_or_path: str | Path) -> Job:
         job = Job.model_validate(data)
         job.source._folder = path.parent.resolve()
         job.quickened()
+        job.repeated()
     except ValidationError as exc:
         raise JobInvalid(path, problems(exc)) from exc
     return job

@@ -30,6 +30,7 @@ JUDGING = (
     "horizon",
     "season",
     "test",
+    "test_steps",
     "gates",
 )
 

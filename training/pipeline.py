@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from models.manifest import MANIFEST, Feature, Manifest, Target
+from models.manifest import MANIFEST, MODEL_KERAS, Feature, Manifest, Target
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
 from training.interruption import INTERRUPTION
@@ -62,34 +63,18 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
             repository.refuse_other_contract(job.name, contract_of(job))
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
-            from training.export import export
             from training.fit import fit
         with stages.timed("fit"):
             fitted = fit(job, series, quick=quick, progress=stages.bars)
-        job, parts = fitted.job, split(series, fitted.job)
+        job = fitted.job
         with repository.stage(job.name) as staging:
-            with stages.stage("export") as advance:
-                manifest = export(
-                    fitted.model,
-                    staging,
-                    name=job.name,
-                    features=features_of(job),
-                    targets=targets_of(job, parts.train),
-                    interval_s=job.interval_s,
-                    quantiles=job.quantiles,
-                    architecture=job.architecture,
-                    data=[each.values for each in parts.train],
-                    job=job.model_dump(mode="json"),
-                    data_digest=digest(series),
-                    say=stages.say,
-                    advance=advance,
-                )
+            manifest = exported(stages, staging, fitted, series)
             curve = Curve(fitted.history, fitted.best)
             manifest, evaluation = judged(stages, staging, manifest, job, series, curve, quick=quick)
             verdict = evaluation.verdict.text
             reasons = [reason for reason in evaluation.reasons if not (allow_no_skill and reason == verdict)]
             if reasons:
-                kept = _keep_report(repository, staging, job.name)
+                kept = keep_report(repository, staging, job.name)
                 stages.bars.stop()
                 print_scores(console, evaluation)
                 raise NotPublished(reasons, str(kept))
@@ -98,6 +83,38 @@ def train(job: Job, repository: Repository, console: Console, *, quick: bool, al
     print_scores(console, evaluation)
     stages.print_seconds()
     return Published(job.name, version, repository.bundle(job.name, version), evaluation)
+
+
+def exported(stages: Stages, staging: Path, fitted: Any, series: Sequence[Series]) -> Manifest:
+    """Export what was fitted (`training.fit.Fitted`) into the staged bundle, with what trains on from it."""
+    from training.export import export  # TensorFlow is there: something was fitted
+
+    job = fitted.job
+    parts = split(series, job)
+    with stages.stage("export") as advance:
+        manifest = export(
+            fitted.model,
+            staging,
+            name=job.name,
+            features=features_of(job),
+            targets=targets_of(job, parts.train),
+            interval_s=job.interval_s,
+            quantiles=job.quantiles,
+            architecture=job.architecture,
+            data=[each.values for each in parts.train],
+            job=job.model_dump(mode="json"),
+            data_digest=digest(series),
+            say=stages.say,
+            advance=advance,
+        )
+        (staging / MODEL_KERAS).parent.mkdir(exist_ok=True)
+        fitted.model.save(staging / MODEL_KERAS)
+    return manifest.model_copy(
+        update={
+            "data_until": max(float(each.times[-1]) for each in series),
+            "trained_until": max(float(each.times[-1]) for each in parts.validation),
+        }
+    )
 
 
 def judged(
@@ -109,11 +126,15 @@ def judged(
     curve: Curve | None,
     *,
     quick: bool = False,
+    then: Callable[[Evaluation], Evaluation] = lambda found: found,
 ) -> tuple[Manifest, Evaluation]:
-    """Evaluate the staged bundle and write its report; the manifest with scores and residuals, and what was found."""
+    """Evaluate the staged bundle and write its report; the manifest with scores and residuals, and what was found.
+
+    `then` may add to what was found before it is reported.
+    """
     stepper = open_stepper(staging)
     with stages.stage("evaluate") as advance:
-        found = evaluate(stepper, manifest, job, series, advance)
+        found = then(evaluate(stepper, manifest, job, series, advance))
     manifest = manifest.model_copy(update={"scores": found.scores, "residuals": found.residuals})
     with stages.stage("report") as advance:
         folder = staging / REPORT
@@ -162,10 +183,11 @@ def digest(series: Sequence[Series]) -> str:
     return found.hexdigest()
 
 
-def _keep_report(repository: Repository, staging: Path, name: str) -> Path:
+def keep_report(repository: Repository, staging: Path, name: str) -> Path:
     """Copy report and manifest of a version that is not published to `<root>/<name>.refused`; the report's path."""
-    kept = repository.root / f"{name}.refused"
+    kept, fresh = repository.root / f"{name}.refused", staging.parent / "refused"
+    shutil.copytree(staging / REPORT, fresh)
+    shutil.copy(staging / MANIFEST, fresh)
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(staging / REPORT, kept)
-    shutil.copy(staging / MANIFEST, kept)
+    os.rename(fresh, kept)
     return kept / "report.html"

@@ -80,6 +80,8 @@ def write_report(
         plots=drawn,
         tables=[_table(name, target) for name, target in evaluation.scores["targets"].items()],
         series=_series_table(job, evaluation),
+        decision=evaluation.scores.get("decision"),
+        contest=_contest_table(evaluation),
         details=_details(manifest, job, seconds or {}),
     )
     path = folder / "report.html"
@@ -185,6 +187,20 @@ def _series_table(job: Job, evaluation: Evaluation) -> dict[str, Any] | None:
     ]
     heading = f"Series by series, {loss.upper()} one step ahead"
     return {"title": heading, "columns": ["rows", *map(title, names), "coverage"], "rows": rows}
+
+
+def _contest_table(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The candidate beside the champion it had to beat, if it had to."""
+    found = evaluation.scores.get("contest")
+    if found is None:
+        return None
+    rows = [
+        {"name": f"{name.replace('_', ' ')}, {'QLIKE' if each['loss'] == 'qlike' else 'mean squared error'}",
+         "cells": [f"{each[who]:.4g}" for who in ("candidate", "champion", "last_value")]}
+        for name, each in found["targets"].items()
+    ]  # fmt: skip
+    columns = ["candidate", f"version {found['champion']}", "last value"]
+    return {**found, "columns": columns, "rows": rows, "judged": found["rows"]}
 
 
 def _details(manifest: Manifest, job: Job, seconds: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -30,13 +30,14 @@ class Split:
 
 
 def split(series: Sequence[Series], job: Job) -> Split:
-    """Cut each series in time: the last `job.test` for judging, before it `job.fit.validation`, the rest for training.
+    """Cut each series in time: the last `job.test` (or `job.test_steps`) for judging, before it `job.fit.validation`,
+    the rest for training.
 
     Raises TooShort if a part of any series would have fewer than two observations.
     """
     parts = Split([], [], [])
     for each in series:
-        judged = int(len(each) * (1 - job.test))
+        judged = int(len(each) * (1 - job.test)) if job.test_steps is None else len(each) - job.test_steps
         learnt = judged - round(len(each) * job.fit.validation)
         if min(learnt, judged - learnt, len(each) - judged) < 2:
             raise TooShort.to_split(each)
