@@ -302,8 +302,8 @@ def _of_the_input(error: ValueError) -> str:
     """What is wrong with what the user gave; any other ValueError is a bug and is raised again."""
     from pydantic import ValidationError
 
+    from training.batch import SourceInvalid
     from training.job import JobInvalid, problems
-    from training.sources import SourceInvalid
     from training.windows import TooShort
 
     if isinstance(error, ValidationError):
