@@ -72,7 +72,7 @@ RULES: dict[str, set[str]] = {
     # Offline: whatever it needs, but nothing of the service. `export --import MODULE` computes a name: a user's layers.
     "training": {
         "ai_edge_litert", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "matplotlib", "jinja2", "pydantic",
-        "click", "rich", "apscheduler", "prometheus_client", "models", "training", "<computed>",
+        "click", "rich", "apscheduler", "prometheus_client", "sqlalchemy", "models", "training", "<computed>",
     },
 }  # fmt: skip
 

@@ -279,7 +279,7 @@ def export(
     from rich.console import Console
 
     from models.repository import Repository
-    from training.job import Source
+    from training.source_tables import Source
     from training.userfile import Description, publish_model
 
     sys.path.insert(0, "")
@@ -356,8 +356,8 @@ def _of_the_input(error: ValueError) -> str:
     """What is wrong with what the user gave; any other ValueError is a bug and is raised again."""
     from pydantic import ValidationError
 
+    from training.batch import SourceInvalid
     from training.job import JobInvalid, problems
-    from training.sources import SourceInvalid
     from training.windows import TooShort
 
     if isinstance(error, ValidationError):

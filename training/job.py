@@ -6,9 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.manifest import Name
+from training.source_tables import Source
 from training.tables import Level, Retrain, Schedule, Table
 
 JOBS = Path(__file__).parent / "jobs"
@@ -22,35 +23,6 @@ class JobInvalid(ValueError):
     def __init__(self, path: Path | str, problems: list[str]) -> None:
         self.path, self.problems = str(path), problems
         super().__init__(f"{path}: " + "; ".join(problems))
-
-
-class Source(Table):
-    """Where the series are: one CSV (also .gz) or Parquet file, in long form if it holds several series.
-
-    `time` holds ISO 8601 times (UTC unless they say otherwise) or epoch seconds. `series` names the column that tells
-    the series of one file apart (null: the file is one series); `only` keeps the named ones, in that order.
-    `missing` says what happens to a row without one of the features: the job stops, or the row is dropped.
-    """
-
-    path: str = Field(min_length=1)
-    format: Literal["csv", "parquet"] | None = None
-    time: str = "time"
-    series: str | None = None
-    only: tuple[str, ...] | None = Field(default=None, min_length=1)
-    missing: Literal["refuse", "drop"] = "refuse"
-    credit: str = ""
-    _folder: Path = PrivateAttr(default=Path())
-
-    @property
-    def file(self) -> Path:
-        """The data file; a relative `path` starts at the job file's folder."""
-        return self._folder / self.path
-
-    @model_validator(mode="after")
-    def _only_needs_series(self) -> Self:
-        if self.only is not None and self.series is None:
-            raise ValueError("only: needs `series`, the column it selects from")
-        return self
 
 
 class FeatureColumn(Table):

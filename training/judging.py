@@ -11,10 +11,11 @@ from rich.console import Console
 from models.manifest import Manifest
 from models.repository import Repository
 from training.evaluate import Evaluation, evaluate
-from training.job import JOBS, FeatureColumn, Gates, Job, Source, TargetColumn
+from training.job import JOBS, FeatureColumn, Gates, Job, TargetColumn
 from training.pipeline import digest
 from training.refusals import TrainingError
 from training.report import write_report
+from training.source_tables import Source
 from training.sources import load_series
 from training.stages import Stages
 from training.stepping import open_stepper
@@ -89,12 +90,14 @@ def job_of(manifest: Manifest, data: Path | None, time: str | None = None, serie
             )
         job = _plain_job(manifest, data)
     if data is not None:
-        changes: dict[str, Any] = {"path": str(data.resolve())}
+        changes: dict[str, Any] = {"path": str(data.resolve()), "sql": None, "observations": None}
         if time is not None:
             changes["time"] = time
         if series is not None:
             changes |= {"series": series, "only": None}
         return job.model_copy(update={"source": job.source.model_copy(update=changes)})
+    if job.source.path is None:
+        return job
     job.source._folder = next((f for f in (JOBS, Path.cwd()) if (f / job.source.path).exists()), JOBS)
     if not job.source.file.exists():
         raise TrainingError(

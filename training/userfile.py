@@ -14,10 +14,11 @@ from rich.console import Console
 from models.manifest import Feature, Target
 from models.repository import Repository
 from training.interruption import INTERRUPTION
-from training.job import FeatureColumn, Job, Source, TargetColumn
+from training.job import FeatureColumn, Job, TargetColumn
 from training.pipeline import Published, digest, judged
 from training.quiet import import_frameworks
 from training.refusals import ExportRefused, TrainingError, brief
+from training.source_tables import Source
 from training.sources import load_series
 from training.stages import Stages, print_scores
 from training.windows import split

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from models.manifest import Feature, GateLayer, Manifest, Target
-from training.job import FeatureColumn, Gates, Job, Source, TargetColumn
+from training.job import FeatureColumn, Gates, Job, TargetColumn
+from training.source_tables import Source
 from training.sources import Series
 
 QUANTILES = (0.05, 0.5, 0.95)
