@@ -2,6 +2,8 @@
 
 import logging
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from statistics import NormalDist
 
 import numpy as np
@@ -393,3 +395,25 @@ def test_witnesses_are_handed_the_comparison_and_no_difference_is_ever_out_of_bo
     steps, total, squares, _ = pair.track().sums
     assert steps == 199
     assert abs(total) <= math.sqrt(steps * squares) <= steps
+
+
+def test_a_request_under_way_ends_on_the_version_it_began_with():
+    class Waiting(LeakyIntegrator):
+        begun, gate = threading.Event(), threading.Event()
+
+        def step(self, x, state):
+            self.begun.set()
+            assert self.gate.wait(30)
+            return super().step(x, state)
+
+    pair = Pair()
+    pair.send(1)
+    pair.engine = Waiting(0.5)
+    pair.label(BOTH)
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(pair.send, 2)
+        assert Waiting.begun.wait(30)
+        pair.label(PROMOTED)
+        Waiting.gate.set()
+        assert under_way.result().version == 1
+    assert (pair.send(3).version, pair.record().step) == (2, 3)
