@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +36,10 @@ def read_log(job: Job, log: FromLog, mark: Mapping[str, Any] | None) -> Batch:
         compact(folder)
     except NoLog as exc:
         raise SourceInvalid(source, str(exc)) from exc
-    except PermissionError:
-        pass  # ours to read, and for someone else to compact
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # ours to read, and for someone else to compact
     model = folder / PARQUET / job.name
     files = parts(model) if model.is_dir() else []
     if not files:
