@@ -47,12 +47,12 @@ serve: $(VENV)/.training ## train the demonstration models if there are none, th
 	fi
 	exec $(PY) -m service --host "$(HOST)" --port "$(PORT)" --workers "$(WORKERS)" --models-dir "$(MODELS_DIR)" $(ARGS)
 
-test: $(VENV)/.dev ## run every test, real gunicorn and Redis included (ARGS="-k words" picks some)
-	@$(FIND_REDIS)
+test: $(VENV)/.dev ## run every test, real gunicorn, Redis and PostgreSQL included (ARGS="-k words" picks some)
+	@$(FIND_SERVERS)
 	$(PY) -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for longer (CHAOS_SECONDS=600 CHAOS_SEED=7)
-	@$(FIND_REDIS)
+	@$(FIND_SERVERS)
 	export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
 	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
 
@@ -133,12 +133,14 @@ if [[ -z "$$python" ]]; then
 fi
 endef
 
-# Tests start Redis servers of their own, one with certificates that openssl makes. What is missing root gets as Debian's
-# packages; a policy-rc.d that says 101 keeps them from starting the system's service, and goes where it was not before.
-define FIND_REDIS
+# Tests start Redis and PostgreSQL servers of their own, one with certificates that openssl makes. What is missing root
+# gets as Debian's packages; a policy-rc.d that says 101 keeps them from starting the system's services, and goes where
+# it was not before.
+define FIND_SERVERS
 missing=()
 command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v postgres >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || missing+=(postgresql)
 if (($${#missing[@]})); then
   if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
     echo "The tests start servers of their own, and need for it: $${missing[*]}. Install it (no service need run):" >&2

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from flask import Flask
 
+from models.journals import JOURNAL
 from models.repository import Repository
 from service.core.capacity import Capacity
 from service.core.lease import Lease
 from service.core.locks import StripedLocks
 from service.core.mover import Mover
-from service.core.ports import Clock, Engine, Scans, StateStore
+from service.core.ports import Clock, Engine, Scans, StateStore, Witness
 from service.core.predictor import Limits
 from service.core.registry import Registry
 from service.core.sweep import Sweep
@@ -26,6 +27,7 @@ from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
+from service.observed.log import ObservationLog
 from service.sessions import CountedPredictor, Sessions
 from service.settings import Settings, metrics_dir
 from service.stores import is_local, open_store
@@ -43,14 +45,17 @@ class Service:
     loader: Loader
     metrics: Metrics
     sweeper: Sweeper | None
+    observed: ObservationLog | None
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
-        """Stop polling and sweeping, settle the counts and give the store's files back."""
+        """Stop polling and sweeping, write what is logged, settle the counts and give the store's files back."""
         self.loader.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
+        if self.observed is not None:
+            self.observed.stop()
         self.metrics.stop()
         self.store.close()
 
@@ -81,10 +86,12 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT)
+    observed = _observation_log(settings, clock, metrics)
+    witnesses: list[Witness] = [] if observed is None else [observed]
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
-                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity
+                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity, witnesses=witnesses
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             registry=registry,
@@ -103,8 +110,10 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
+    if observed is not None:
+        observed.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, sweeper, limit, short)
+    service = Service(app, registry, store, loader, metrics, sweeper, observed, limit, short)
     app.extensions["recurve"] = service
     return service
 
@@ -118,6 +127,14 @@ def _sweeper(
     ttl_s, tombstone_s = settings.idle_ttl_s, settings.tombstone_s
     sweep = Sweep(registry, store, store, clock, idle_ttl_s=ttl_s, tombstone_s=tombstone_s)
     return Sweeper(sweep, Lease(store, "sweep", clock), sessions, settings.sweep_s)
+
+
+def _observation_log(settings: Settings, clock: Clock, metrics: Metrics) -> ObservationLog | None:
+    """This process's log, None where no model is logged."""
+    models = settings.logged_models()
+    if not models:
+        return None
+    return ObservationLog(settings.observations_dir / JOURNAL, models, clock, metrics.logged, settings.journal_s)
 
 
 def why_no_store(settings: Settings) -> str | None:

@@ -7,11 +7,12 @@ the command line; the options are made from the fields below, so the two can't d
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PREFIX = "RECURVE_"
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -61,6 +62,13 @@ class Settings(BaseModel):
     tombstone_s: float = Field(
         30 * 86400.0, gt=0, description="Seconds for which a swept client's last step is remembered."
     )
+    log_observations: str | None = Field(
+        None, description="Models whose observations are logged for retraining, separated by commas; * for all."
+    )
+    observations_dir: Path = Field(Path("var/observations"), description="Where observations are logged.")
+    journal_s: float = Field(
+        300.0, gt=0, le=86400, description="Seconds until logged observations are handed over to be compacted."
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")
@@ -78,6 +86,18 @@ class Settings(BaseModel):
                 "between them. Use --workers 1, or a sqlite:/// or redis:// URL"
             )
         return self
+
+    @field_validator("log_observations")
+    @classmethod
+    def _names_models(cls, value: str | None) -> str | None:
+        for name in _names(value):
+            if re.fullmatch(r"\*|[a-z0-9][a-z0-9_-]{0,63}", name) is None:
+                raise ValueError(f"{name!r} is no model's name: give names separated by commas, or * for all")
+        return value
+
+    def logged_models(self) -> frozenset[str]:
+        """The names of `log_observations`."""
+        return _names(self.log_observations)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, those that are none left out."""
@@ -114,6 +134,10 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: object)
         return Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsInvalid(_readable(error)) from error
+
+
+def _names(value: str | None) -> frozenset[str]:
+    return frozenset(name.strip() for name in (value or "").split(",")) - {""}
 
 
 def _text(value: object) -> str:

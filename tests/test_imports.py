@@ -28,9 +28,12 @@ RULES: dict[str, set[str]] = {
     },
     # Metrics wrap the core's ports.
     "service/metrics.py": {
-        "prometheus_client", "service.core", "service.sessions", "service.tally", "service.timing",
+        "prometheus_client", "service.core", "service.logged", "service.sessions", "service.tally", "service.timing",
     },
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
+    "service/logged.py": {"prometheus_client"},
+    # What is observed, logged in the journals' format, which training reads.
+    "service/observed": {"numpy", "service.core", "service.observed", "models.journal", "models.journals"},
     "service/tally.py": {"prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},
     # A thread around the core's sweep.
@@ -63,7 +66,7 @@ RULES: dict[str, set[str]] = {
     # Offline: whatever it needs, but nothing of the service. `export --import MODULE` computes a name: a user's layers.
     "training": {
         "ai_edge_litert", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "matplotlib", "jinja2", "pydantic",
-        "click", "rich", "apscheduler", "prometheus_client", "models", "training", "<computed>",
+        "click", "rich", "sqlalchemy", "apscheduler", "prometheus_client", "models", "training", "<computed>",
     },
 }  # fmt: skip
 

@@ -96,6 +96,7 @@ def main() -> None:
     python -m training schedule my/job.toml        the same by the clock, and when the service notes drift
     python -m training evaluate sensor             how good is what is published?
     python -m training export my.keras --name lab  your own Keras model
+    python -m training compact                     what the service logged, into Parquet
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -357,12 +358,58 @@ def export(
     _print_published(console, done.name, done.version, done.folder, done.report)
 
 
+@main.command()
+@click.option(
+    "--observations-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/observations"),
+    envvar="RECURVE_OBSERVATIONS_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="Where the service logs observations.",
+)
+@click.option("--keep-days", type=click.FloatRange(min=0), help="Drop days older than that.  [default: none is]")
+@click.option("--keep-bytes", type=click.IntRange(min=0), help="Drop the oldest days beyond so many bytes of Parquet.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def compact(observations_dir: Path, keep_days: float | None, keep_bytes: int | None, as_json: bool) -> None:
+    """Bring what the service logged into Parquet, by model and day.
+
+    Journals that are complete, and those left by killed workers, are read and deleted; a row that is there already is
+    not added again. It may be stopped or killed at any moment and simply run again.
+
+    \b
+    python -m training compact --keep-days 90
+    python -m training compact --observations-dir /srv/observations --json
+    """
+    import json
+
+    from rich.console import Console
+
+    from training.compact import compact as run
+    from training.progress import bar
+
+    console = Console(stderr=as_json)
+    with bar(console, "compact") as advance:
+        done = run(observations_dir, keep_days=keep_days, keep_bytes=keep_bytes, advance=advance)
+    if as_json:
+        click.echo(json.dumps(done.as_dict()))
+        return
+    said = f"{done.journals} journals: {done.rows} new rows, {done.duplicates} there already"
+    if done.torn or done.undeclared:
+        said += f"; {done.torn} torn places of {done.torn_bytes} bytes, {done.undeclared} blocks of unknown models"
+    if done.damaged:
+        said += f"; no journals, set aside: {', '.join(done.damaged)}"
+    if done.dropped_days:
+        said += f"; dropped {', '.join(done.dropped_days)}"
+    console.print(f"{said}; {done.bytes} bytes of Parquet", highlight=False, soft_wrap=True)
+
+
 def _of_the_input(error: ValueError) -> str:
     """What is wrong with what the user gave; any other ValueError is a bug and is raised again."""
     from pydantic import ValidationError
 
+    from training.batch import SourceInvalid
     from training.job import JobInvalid, problems
-    from training.sources import SourceInvalid
     from training.windows import TooShort
 
     if isinstance(error, ValidationError):

@@ -89,12 +89,14 @@ def job_of(manifest: Manifest, data: Path | None, time: str | None = None, serie
             )
         job = _plain_job(manifest, data)
     if data is not None:
-        changes: dict[str, Any] = {"path": str(data.resolve())}
+        changes: dict[str, Any] = {"path": str(data.resolve()), "sql": None, "observations": None}
         if time is not None:
             changes["time"] = time
         if series is not None:
             changes |= {"series": series, "only": None}
         return job.model_copy(update={"source": job.source.model_copy(update=changes)})
+    if job.source.path is None:
+        return job
     job.source._folder = next((f for f in (JOBS, Path.cwd()) if (f / job.source.path).exists()), JOBS)
     if not job.source.file.exists():
         raise TrainingError(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.repository import Repository
-from training.job import Job, load_job
+from training.job import load_job
 from training.refusals import TrainingError
 from training.runs import Runs
 from training.schedule import Planned, Scheduler
@@ -30,7 +30,7 @@ def plan(jobs: Sequence[str], models_dir: Path, cache: Path) -> list[Planned]:
         if job.name in planned:
             raise TrainingError(f"{each}: another of these jobs trains {job.name} already")
         again = ("retrain", each, "--json", "--models-dir", str(models_dir), "--cache", str(cache))
-        planned[job.name] = Planned(job, job.schedule, (*_before(job), again))
+        planned[job.name] = Planned(job, job.schedule, (again,))
     return list(planned.values())
 
 
@@ -58,15 +58,6 @@ def run_until_stopped(
     finally:
         scheduler.stop()
         status.close()
-
-
-def _before(job: Job) -> tuple[tuple[str, ...], ...]:
-    """What has to be done before a job's data is whole: what the service logged is compacted first."""
-    log = getattr(job.source, "observations", None)
-    if log is None:
-        return ()
-    folder = () if log.dir is None else ("--observations-dir", str(log.dir))
-    return (("compact", "--json", *folder),)
 
 
 def _now() -> datetime:

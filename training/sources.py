@@ -1,25 +1,23 @@
-"""Series read from a user's CSV or Parquet file, as a job describes it."""
+"""Series as a job describes them: read from their source, converted and checked."""
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.batch import Batch, SourceInvalid
+from training.files import read_files
 from training.job import FeatureColumn, Job, Source
+from training.logged import read_log
+from training.sql import read_query
 
 Floats = NDArray[np.float32]
 INTERVAL_TOLERANCE = 0.1  # how far a series' usual interval may be from the job's, as a share
-
-
-class SourceInvalid(ValueError):
-    """A data file that does not hold what the job says; the message names the file and the column."""
-
-    def __init__(self, source: Source, problem: str) -> None:
-        super().__init__(f"{source.file.name}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +40,89 @@ class Series:
 
 
 def load_series(job: Job) -> list[Series]:
-    """Every series of the job's file, in `only`'s order or that of first appearance.
+    """Every series of the job's source, in `only`'s order or that of first appearance.
 
-    Raises SourceInvalid if the file cannot be read, a column or series is missing, a value is not a finite number or
-    outside its feature's limits, a row names no series, or times do not rise or not as `interval_s` says.
+    Raises SourceInvalid if the source cannot be read, a column or series is missing, a value is not a finite number or
+    outside its feature's limits, a row names no series, or times do not rise (in a file; elsewhere rows are put in
+    order) or not as `interval_s` says. Observations follow each other whatever the time between them: a step that is
+    missing is not made up.
+    """
+    rows = rows_of(job, read(job, None, None).table)
+    return series_of(job, rows if job.source.path is not None else in_order(rows))
+
+
+def read(job: Job, mark: Mapping[str, Any] | None, newest: float | None) -> Batch:
+    """What the job's source holds beyond `mark`, a former batch's, where the newest row known is of `newest`."""
+    source = job.source
+    if source.sql is not None:
+        return read_query(source, source.sql, mark, newest)
+    if source.observations is not None:
+        return read_log(job, source.observations, mark)
+    return read_files(source, mark)
+
+
+def rows_of(job: Job, table: pd.DataFrame | None) -> pd.DataFrame:
+    """The table's whole rows in its own order: ``series`` (text), ``time`` (float64, epoch seconds), ``x0``, ``x1``, …
+    (float32, the job's features). A log's also have ``clock``: the time is only when the service saw them.
     """
     source = job.source
-    table = _read(source)
+    if table is None:
+        return _empty(job)
+    if source.observations is not None:
+        return table
     needed = [source.time, *([source.series] if source.series else []), *_columns(job)]
     if absent := [column for column in needed if column not in table.columns]:
         raise SourceInvalid(source, f"no column {', '.join(map(repr, absent))}; it has {', '.join(map(str, table))}")
     if source.series is None:
-        return [_series(job, job.name, table)]
-    if table.empty:
-        raise SourceInvalid(source, "has no rows")
+        return _rows(job, job.name, table)
     if (nameless := int(table[source.series].isna().sum())) > 0:
         raise SourceInvalid(source, f"{nameless} rows have no series in column {source.series!r}")
-    groups = {str(key): rows for key, rows in table.groupby(source.series, sort=False)}
+    groups = [_rows(job, str(key), rows) for key, rows in table.groupby(source.series, sort=False)]
+    return pd.concat(groups, ignore_index=True) if groups else _empty(job)
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each series by time; of rows of the same series and time the last one."""
+    return rows.drop_duplicates(["series", "time"], keep="last").sort_values("time", kind="stable")
+
+
+def series_of(job: Job, rows: pd.DataFrame) -> list[Series]:
+    """The job's series out of rows; each is checked. SourceInvalid as `load_series` says."""
+    source = job.source
+    if source.observations is not None:
+        rows = rows[rows.groupby("series")["time"].transform("size") >= source.observations.shortest]
+        if rows.empty:
+            least = source.observations.shortest
+            raise SourceInvalid(source, f"no client of {job.name} has {least} observations (observations.shortest)")
+    elif source.series is None:
+        return [_checked(job, job.name, rows)]
+    if rows.empty:
+        raise SourceInvalid(source, "has no rows")
+    groups = dict(_groups(rows))
     wanted = list(groups) if source.only is None else list(source.only)
     if unknown := [key for key in wanted if key not in groups]:
-        raise SourceInvalid(source, f"no series {unknown} in column {source.series!r}; it has {sorted(groups)}")
-    return [_series(job, key, groups[key]) for key in wanted]
+        where = "" if source.series is None else f" in column {source.series!r}"
+        raise SourceInvalid(source, f"no series {unknown}{where}; it has {sorted(groups)}")
+    return [_checked(job, key, groups[key]) for key in wanted]
 
 
-def _read(source: Source) -> pd.DataFrame:
-    kind = source.format or ("parquet" if source.file.suffix in (".parquet", ".pq") else "csv")
-    try:
-        return pd.read_parquet(source.file) if kind == "parquet" else pd.read_csv(source.file)
-    except OSError as exc:
-        raise SourceInvalid(source, f"cannot be read: {exc.strerror or exc}") from exc
-    except (EOFError, zlib.error) as exc:
-        raise SourceInvalid(source, f"is damaged or cut off: {exc}") from exc
-    except ValueError as exc:  # pandas' and pyarrow's parser errors are ValueErrors
-        raise SourceInvalid(source, f"is not {kind}: {exc}") from exc
+def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    return ((str(key), group) for key, group in rows.groupby("series", sort=False))
+
+
+def _empty(job: Job) -> pd.DataFrame:
+    none = np.empty(0, np.float32)
+    features = {f"x{at}": none for at in range(len(job.features))}
+    return pd.DataFrame({"series": np.empty(0, object), "time": np.empty(0), **features})
 
 
 def _columns(job: Job) -> list[str]:
-    """The file's columns that the features are made of."""
+    """The source's columns that the features are made of."""
     pairs = [feature.parkinson or (feature.column or feature.name,) for feature in job.features]
     return [column for pair in pairs for column in pair]
 
 
-def _series(job: Job, key: str, rows: pd.DataFrame) -> Series:
+def _rows(job: Job, key: str, rows: pd.DataFrame) -> pd.DataFrame:
     source = job.source
     times = _times(source, rows[source.time])
     values = np.stack([_feature(source, feature, rows) for feature in job.features], axis=1)
@@ -100,6 +139,13 @@ def _series(job: Job, key: str, rows: pd.DataFrame) -> Series:
                 f"{rows[source.time].iloc[at]} for {names}; missing = 'drop' leaves them out",
             )
         times, values = times[whole], values[whole]
+    features = {f"x{at}": values[:, at] for at in range(values.shape[1])}
+    return pd.DataFrame({"series": np.full(len(times), key, object), "time": times, **features})
+
+
+def _checked(job: Job, key: str, rows: pd.DataFrame) -> Series:
+    source, times = job.source, rows["time"].to_numpy(np.float64)
+    values = rows[[f"x{at}" for at in range(len(job.features))]].to_numpy(np.float32)
     for column, feature in enumerate(job.features):
         _refuse_outside(source, key, feature, values[:, column])
     if len(times) == 0:
@@ -107,13 +153,24 @@ def _series(job: Job, key: str, rows: pd.DataFrame) -> Series:
     if (late := np.diff(times) <= 0).any():
         at = int(np.argmax(late)) + 1
         raise SourceInvalid(source, f"series {key!r}: times must rise, but row {at + 1} is not after row {at}")
-    if job.interval_s is not None and len(times) > 1:
-        usual = float(np.median(np.diff(times)))
+    apart = spans(rows)
+    if job.interval_s is not None and len(apart):
+        usual = float(np.median(apart))
         if abs(usual / job.interval_s - 1) > INTERVAL_TOLERANCE:
             raise SourceInvalid(
                 source, f"series {key!r} is usually observed every {usual:g} s, but interval_s is {job.interval_s:g}"
             )
     return Series(key, times, values)
+
+
+def spans(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Seconds between one observation of a series and the next; none where the service's clock stands for a time."""
+    apart: NDArray[np.float64] = np.diff(rows["time"].to_numpy(np.float64))
+    if "clock" not in rows:
+        return apart
+    own: NDArray[np.bool_] = ~rows["clock"].to_numpy(bool)
+    between: NDArray[np.float64] = apart[own[1:] & own[:-1]]
+    return between
 
 
 def _refuse_outside(source: Source, key: str, feature: FeatureColumn, values: Floats) -> None:

@@ -184,7 +184,7 @@ class Predictor:
             self._capacity.add(key.tenant, key.model, 1)
         previous = None if outcome.scored is None else _previous(spec, outcome.scored.point, request)
         info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
-        return _answer(spec, key, record.step, y, ahead, previous, info)
+        return _answer(spec, key, record.step, y, ahead, previous, info, begun=record.created)
 
     def _replay(
         self, key: ClientKey, model: ServedModel, served: Served, record: Record, request: PredictRequest
@@ -244,5 +244,7 @@ def _answer(
     ahead: FloatArray | None,
     previous: Previous | None,
     info: StateInfo,
+    begun: float = 0.0,
 ) -> Answer:
-    return Answer(spec, spec.version, key.client, step, y, bounds(spec, y), ahead, previous, info, spec.level)
+    interval = bounds(spec, y)
+    return Answer(spec, spec.version, key.client, step, y, interval, ahead, previous, info, spec.level, begun=begun)

@@ -57,7 +57,8 @@ class Answer:
     `step` + 1. ``ahead`` (horizon, K, 3) float32 or None: point forecast, lower and upper bound for
     `step` + 1 ... `step` + horizon; bounds NaN where the model has none. ``interval`` (n, K, 2) float32 or None:
     the bounds of each row of y, at `level`. `spec` is the version that answered; a replay may be of an older `version`
-    than the spec's.
+    than the spec's. `begun` is when this life of the client began (epoch seconds), 0 where nothing was absorbed; one
+    that was deleted or primed begins another.
     """
 
     spec: ModelSpec
@@ -71,6 +72,7 @@ class Answer:
     state: StateInfo
     level: float | None
     replayed: bool = False
+    begun: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.batch import SourceInvalid
 from training.job import Job, load_job
-from training.sources import SourceInvalid, load_series
+from training.sources import load_series
 
 
 def job(path, **source):
