@@ -24,6 +24,15 @@ MODELS_DIR = click.option(
     show_envvar=True,
     help="The model repository to publish into.",
 )
+CACHE = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/training"),
+    envvar="RECURVE_TRAINING_CACHE",
+    show_default=True,
+    show_envvar=True,
+    help="Where what was read is kept, in a folder for each job, so that the next run reads only what is new.",
+)
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"  # as models.manifest.Name, which loads too much for --help
 MIN_INTERVAL_S = 1e-3
 ARCHITECTURES = click.Choice(["lstm", "gru", "simple_rnn", "feed_forward"])
@@ -84,6 +93,7 @@ def main() -> None:
     python -m training train sensor --quick        a shipped job, about a minute
     python -m training train my/job.toml           your own data (see training/jobs/sensor.toml)
     python -m training retrain my/job.toml         again, on what is new; publishes what beats what is served
+    python -m training schedule my/job.toml        the same by the clock, and when the service notes drift
     python -m training evaluate sensor             how good is what is published?
     python -m training export my.keras --name lab  your own Keras model
     python -m training compact                     what the service logged, into Parquet
@@ -124,15 +134,7 @@ def train(job: str, models_dir: Path, quick: bool, allow_no_skill: bool, archite
 @main.command()
 @click.argument("job", metavar="NAME|JOB.toml")
 @MODELS_DIR
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("var/training"),
-    envvar="RECURVE_TRAINING_CACHE",
-    show_default=True,
-    show_envvar=True,
-    help="Where what was read is kept, in a folder for each job, so that the next run reads only what is new.",
-)
+@CACHE
 @click.option("--quick", is_flag=True, help="A short training with gates to match, for trying things out.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end; all else goes to stderr.")
 def retrain(job: str, models_dir: Path, cache: Path, quick: bool, as_json: bool) -> None:
@@ -166,6 +168,56 @@ def retrain(job: str, models_dir: Path, cache: Path, quick: bool, as_json: bool)
         told(ended)
     click.echo(f"{loaded.name}: {ended.text}", err=True)
     raise click.exceptions.Exit(ended.exit_code)
+
+
+@main.command()
+@click.argument("jobs", metavar="NAME|JOB.toml...", nargs=-1, required=True)
+@MODELS_DIR
+@CACHE
+@click.option(
+    "--status-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("var/training/schedule.json"),
+    envvar="RECURVE_SCHEDULE_STATUS",
+    show_default=True,
+    show_envvar=True,
+    help="Last run, last success and next run of each model, as JSON; read again at the next start.",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Where /metrics listens.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), default=9109, show_default=True, help="Its port; 0 for no metrics."
+)
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Models trained at a time.")
+def schedule(
+    jobs: tuple[str, ...],
+    models_dir: Path,
+    cache: Path,
+    status_file: Path,
+    metrics_host: str,
+    metrics_port: int,
+    parallel: int,
+) -> None:
+    """Train jobs again when their [schedule] tables say so, until stopped.
+
+    Each run is a `retrain` in a process of its own, one per model at a time; what was missed while nothing was running
+    is done once, late. With on_drift a run also begins when the service notes that live errors have changed. SIGTERM
+    and Ctrl-C stop what runs, and nothing is published halfway.
+
+    \b
+    python -m training schedule my/job.toml other/job.toml --models-dir /srv/models
+    curl http://127.0.0.1:9109/metrics
+    """
+    from models.repository import Repository
+    from training.scheduling import plan, run_until_stopped
+
+    planned = plan(jobs, models_dir, cache)
+    run_until_stopped(
+        planned,
+        Repository(models_dir),
+        status_file,
+        metrics=(metrics_host, metrics_port) if metrics_port else None,
+        parallel=parallel,
+    )
 
 
 @main.command()

@@ -51,7 +51,7 @@ class Schedule(Table):
     """When a job is trained again (`python -m training schedule`).
 
     `cron`: minute, hour, day of month, month, day of week (0 and 7 are Sunday), all of which have to fit, by the clock
-    of `timezone`. `jitter_s`: up to so much later or earlier, so that many jobs don't begin at once. `misfire_grace_s`:
+    of `timezone`. `jitter_s`: up to so much later, by chance, so that many jobs don't begin at once. `misfire_grace_s`:
     a run that could not begin on time still does, once, if it is not later than this. `on_drift`: also when the
     service notes a change in live errors, at most once in `cool_down_s`.
     """

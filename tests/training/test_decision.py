@@ -1,0 +1,115 @@
+"""Published or rejected: a table of what a candidate may meet. And the contest, on steppers in closed form."""
+
+import numpy as np
+import pytest
+
+from models.manifest import Feature, Manifest, Target
+from tests.models.samples import sample_manifest
+from training.contest import Contest, contest
+from training.decision import EXIT_CODES, Ended, decide
+from training.evaluate import Track
+from training.hindcast import hindcast
+from training.job import FeatureColumn, Job, Source, TargetColumn
+from training.paired import Paired
+from training.sources import Series
+from training.tables import Retrain
+
+
+def against(p, mean=0.1, n=200):
+    return Contest(3, n, True, Paired(n, mean, 2.0, p), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "missed", "met", "label", "why"),
+    [
+        ({}, [], against(0.01), "candidate", "better than version 3 over 200 moments (p = 0.01)"),
+        ({"publish": "stable"}, [], against(0.01), "stable", "better than version 3"),
+        ({}, [], against(0.05), None, "where p < 0.05 is wanted"),
+        ({"level": 0.2}, [], against(0.05), "candidate", "better"),
+        ({}, [], against(0.9, -0.1), None, "worse than version 3"),
+        ({}, [], against(1.0, 0.0, 0), None, "nothing is newer than what version 3 has learnt from"),
+        ({}, [], against(float("nan")), None, "where p < 0.05 is wanted"),
+        ({}, ["no skill"], against(0.001), None, "no skill"),
+        ({}, ["no skill"], against(0.9, -0.1), None, "worse than version 3"),
+        ({"publish": "candidate"}, [], None, "stable", "there is no champion yet"),
+        ({}, ["no skill"], None, None, "no skill"),
+    ],
+)
+def test_a_candidate_is_published_for_what_it_shows_and_rejected_for_what_it_lacks(settings, missed, met, label, why):
+    found = decide(Retrain(**settings), missed, met)
+    assert found.label == label
+    assert why in found.text
+    assert set(missed) <= set(found.reasons)
+
+
+def test_every_way_to_end_has_an_exit_code_of_its_own():
+    assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
+    assert (Ended("rejected", "", {}).exit_code, Ended("locked", "", {}).exit_code) == (3, 5)
+
+
+class Guess:
+    """A bundle without memory: it expects `share` of the last value. State: one float that stays."""
+
+    def __init__(self, share):
+        self.share = np.float32(share)
+
+    def step(self, x, state):
+        return (x * self.share)[:, :, None], state
+
+    def gates(self, x, state):
+        return {}
+
+
+def manifest(**changes) -> Manifest:
+    return sample_manifest(
+        "walk",
+        features=(Feature(name="level"),),
+        targets=(Target(name="level", scale=1.0),),
+        initial_state=(0.0,),
+        interval_s=60.0,
+        **changes,
+    )
+
+
+@pytest.fixture
+def fading():
+    """A job and two series that halve at each step, but for noise: who expects half of the last value is right."""
+    random, made = np.random.default_rng(2), []
+    for key in ("a", "b"):
+        values = np.zeros(300, np.float32)
+        for t in range(1, 300):
+            values[t] = 0.5 * values[t - 1] + random.normal()
+        made.append(Series(key, 60.0 * np.arange(300.0), values[:, None]))
+    columns = {"features": (FeatureColumn(name="level"),), "targets": (TargetColumn(name="level"),)}
+    return Job(name="walk", source=Source(path="none.csv"), interval_s=60.0, **columns), made
+
+
+def met(fading, candidate, champion, until):
+    job, series = fading
+    past = hindcast(Guess(candidate), manifest(), [each.values for each in series], [200, 200], 1)
+    tracks = [Track(each, 200, 200, found) for each, found in zip(series, past, strict=True)]
+    return contest(job, tracks, 3, manifest(trained_until=until), Guess(champion))
+
+
+def test_the_better_of_two_is_found_and_its_losses_are_told(fading):
+    found = met(fading, 0.5, 0.9, 60.0 * 199)
+    assert (found.rows, found.paired.n, found.untouched) == (200, 100, True)
+    assert found.paired.p < 0.05
+    observed = np.concatenate([each.values[200:, 0] for each in fading[1]]).astype(float)
+    before = np.concatenate([each.values[199:-1, 0] for each in fading[1]]).astype(float)
+    level = found.targets["level"]
+    assert level["champion"] == pytest.approx(np.mean((observed - 0.9 * before) ** 2), rel=1e-5)
+    assert level["candidate"] == pytest.approx(np.mean((observed - 0.5 * before) ** 2), rel=1e-5)
+    assert found.paired.mean == pytest.approx((level["champion"] - level["candidate"]) / level["last_value"])
+    assert met(fading, 0.9, 0.5, 60.0 * 199).paired.p > 0.95
+
+
+def test_only_what_is_newer_than_the_champions_training_judges(fading):
+    assert met(fading, 0.5, 0.9, 60.0 * 249).rows == 100
+    nothing = met(fading, 0.5, 0.9, 60.0 * 299)
+    assert (nothing.rows, nothing.paired.p) == (0, 1.0)
+
+
+def test_that_a_champion_does_not_tell_what_it_learnt_from_is_said(fading):
+    found = met(fading, 0.5, 0.9, None)
+    assert (found.rows, found.untouched) == (200, False)

@@ -1,0 +1,165 @@
+"""Training jobs again when they are due: by the clock, and when the service notes drift."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Protocol
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from models.drift import read_drift
+from models.errors import RepositoryError
+from models.labels import STABLE
+from models.repository import Repository
+from training.cron import trigger_of
+from training.decision import EXIT_CODES, Outcome
+from training.job import Job
+from training.runs import Ran
+from training.schedule_status import JobStatus, StatusFile
+from training.tables import Schedule
+
+log = logging.getLogger("training.schedule")
+WORKED: tuple[Outcome, ...] = ("published", "rejected", "nothing_new")
+Reason = Literal["cron", "drift"]
+
+
+class Runner(Protocol):
+    """Runs commands of `python -m training`, one after another, and can stop them."""
+
+    def run(self, commands: Sequence[Sequence[str]]) -> Ran: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A job with a schedule, and the commands that train it again."""
+
+    job: Job
+    schedule: Schedule
+    commands: tuple[tuple[str, ...], ...]
+
+
+class Scheduler:
+    """Runs each planned job when it is due, one run per model and `parallel` in all at a time.
+
+    A run that was due while no scheduler ran begins at the start, once, unless it is later than its grace.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        repository: Repository,
+        status: StatusFile,
+        runner: Runner,
+        now: Callable[[], datetime],
+        *,
+        parallel: int = 1,
+    ) -> None:
+        self._planned = {each.job.name: each for each in planned}
+        self._repository, self._status, self._runner, self._now = repository, status, runner, now
+        self._room = threading.Semaphore(parallel)
+        self._alone = {name: threading.Lock() for name in self._planned}
+        self._stopping = False
+        self._clock = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(2 * len(self._planned))}, timezone="UTC", logger=log
+        )
+
+    def start(self) -> None:
+        """Plan every job and begin."""
+        for name, each in self._planned.items():
+            known = self._status.of(name)
+            due = known.next_run
+            if due is None or (known.cron, known.timezone) != (each.schedule.cron, each.schedule.timezone):
+                due = trigger_of(each.schedule).get_next_fire_time(None, self._now())
+            self._clock.add_job(
+                self.run,
+                trigger_of(each.schedule),
+                (name, "cron"),
+                id=name,
+                next_run_time=due,
+                coalesce=True,
+                misfire_grace_time=each.schedule.misfire_grace_s,
+                max_instances=2,  # the second one finds the first and leaves
+            )
+        self._clock.start()
+        for name in self._planned:
+            self._note_next(name)
+
+    def stop(self) -> None:
+        """End what runs, and return when it has ended."""
+        self._stopping = True
+        self._runner.stop()
+        self._clock.shutdown(wait=True)
+
+    def look(self) -> None:
+        """Begin runs for drift that was noted and not answered yet, and write down what is due next."""
+        for name, each in self._planned.items():
+            self._note_next(name)
+            if each.schedule.on_drift and self._drifted(name, each.schedule):
+                self._clock.add_job(
+                    self.run, args=(name, "drift"), id=f"{name} drift", replace_existing=True, misfire_grace_time=None
+                )
+
+    def busy(self, name: str) -> bool:
+        """Whether a run of this model is under way or waits for room."""
+        return self._alone[name].locked()
+
+    def run(self, name: str, reason: Reason) -> None:
+        """One run, unless one of this model is under way or waits for room."""
+        if not self._alone[name].acquire(blocking=False):
+            log.info("%s is being trained already", name)
+            return
+        try:
+            with self._room:
+                if not self._stopping:
+                    self._run(name, reason)
+        finally:
+            self._alone[name].release()
+
+    def _run(self, name: str, reason: Reason) -> None:
+        began, drift = self._now(), read_drift(self._repository.root / name)
+        self._status.change(name, running_since=began, last_run=began, last_reason=reason)
+        log.info("training %s again (%s)", name, reason)
+        ran = self._runner.run(self._planned[name].commands)
+        log.info("%s: %s: %s", name, ran.outcome, ran.text)
+        before, ended = self._status.of(name), self._now()
+        outcome = ran.outcome if ran.outcome in EXIT_CODES else "crashed"  # label values stay few
+        self._status.change(
+            name,
+            running_since=None,
+            last_end=ended,
+            last_outcome=outcome,
+            last_text=ran.text,
+            last_success=ended if outcome in WORKED else before.last_success,
+            last_published=ended if outcome == "published" else before.last_published,
+            drift_answered=drift.at if drift and outcome in ("published", "rejected") else before.drift_answered,
+            runs={**before.runs, outcome: before.runs.get(outcome, 0) + 1},
+        )
+
+    def _drifted(self, name: str, schedule: Schedule) -> bool:
+        """Whether there is drift of the version that is served, unanswered, and no run too short a while ago."""
+        drift, known = read_drift(self._repository.root / name), self._status.of(name)
+        if drift is None or drift.at <= (known.drift_answered or 0.0) or self.busy(name):
+            return False
+        try:
+            if self._repository.labels(name).labels.get(STABLE) != drift.version:
+                return False
+        except (RepositoryError, OSError) as exc:
+            log.warning("%s: %s", name, exc)
+            return False
+        cooled = timedelta(seconds=schedule.cool_down_s)
+        return known.last_run is None or self._now() >= known.last_run + cooled
+
+    def _note_next(self, name: str) -> JobStatus:
+        schedule, found, known = self._planned[name].schedule, self._clock.get_job(name), self._status.of(name)
+        due = None if found is None else found.next_run_time.astimezone(UTC)
+        said = {"next_run": due, "cron": schedule.cron, "timezone": schedule.timezone}
+        if said == {key: getattr(known, key) for key in said}:
+            return known
+        return self._status.change(name, **said)
