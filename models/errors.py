@@ -45,6 +45,16 @@ class LabelsDamaged(RepositoryError):
         super().__init__(f"{path} does not hold labels ({why}); restore it, keeping `generation` above its last value")
 
 
+class LabelsMoved(RepositoryError):
+    """Whoever wanted to move a label decided on labels that are not those of now; nothing changed."""
+
+    def __init__(self, name: str, expected: int, generation: int) -> None:
+        self.name, self.expected, self.generation = name, expected, generation
+        super().__init__(
+            f"the labels of model {name!r} are of generation {generation}, not {expected}; look at them again"
+        )
+
+
 class BundleDamaged(RepositoryError):
     """`problems` names every file that is wrong, and how."""
 

@@ -13,6 +13,8 @@ from models.manifest import Name
 
 LABELS = "labels.json"
 STABLE = "stable"
+CANDIDATE = "candidate"  # runs in the shadow of stable
+PREVIOUS = "previous"  # what was stable before the last promotion: kept and loaded, for a rollback
 
 
 class Labels(BaseModel):
@@ -32,6 +34,21 @@ class Labels(BaseModel):
         if version is not None:
             rest[label] = version
         return Labels(generation=self.generation + 1, labels=dict(sorted(rest.items())))
+
+    def promoted(self, version: int) -> Labels:
+        """The labels, one generation on, with `version` served and its predecessor kept as `previous`.
+
+        The version is no candidate any more; the same object if it is served already.
+        """
+        served = self.labels.get(STABLE)
+        if served == version:
+            return self
+        now = {**self.labels, STABLE: version}
+        if served is not None:
+            now[PREVIOUS] = served
+        if now.get(CANDIDATE) == version:
+            del now[CANDIDATE]
+        return Labels(generation=self.generation + 1, labels=dict(sorted(now.items())))
 
 
 def read_labels(model: Path) -> Labels:

@@ -2,6 +2,7 @@
 
     <root>/<name>/<version>/…            a bundle, never changed once it is there
     <root>/<name>/labels.json            {"format": 1, "generation": 7, "labels": {"stable": 3}}
+    <root>/<name>/evidence/<version>.json  what live traffic said of a version (evidence.py)
     <root>/<name>/.lock                  held while a version or a label appears
     <root>/<name>/.staging-<random>/     a publish under way, or what a killed one left; nobody reads it
 
@@ -14,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from models.errors import (
     BundleDamaged,
     DeleteRefused,
     InvalidName,
+    LabelsMoved,
     PublishRefused,
     UnknownLabel,
     UnknownModel,
     UnknownVersion,
 )
+from models.evidence import read_evidence, write_evidence
 from models.labels import STABLE, Labels, read_labels, write_labels
 from models.manifest import MANIFEST, Manifest, Name, read_manifest
 
@@ -38,6 +41,7 @@ DEFAULT_ROOT = Path("models/published")
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_WHATEVER = object()
 _LOCK, _LEASE, _STAGING, _BUNDLE = ".lock", "lease", ".staging-", "bundle"
 
 
@@ -167,15 +171,42 @@ class Repository:
         """Moves a label to a version that verifies; the labels then. Setting what is set changes no generation."""
         _check_label(label)
         self.bundle(name, version)
-        return self._move_label(name, label, version)
+        return self._change_labels(name, lambda labels: labels.moved(label, version), version)
 
-    def drop_label(self, name: str, label: str) -> Labels:
-        """Takes a label away; the labels then. `stable` stays: whoever's label vanishes falls back to it."""
+    def drop_label(self, name: str, label: str, expected_generation: int | None = None) -> Labels:
+        """Takes a label away; the labels then. `stable` stays: whoever's label vanishes falls back to it.
+
+        With `expected_generation` only from the labels of that generation: LabelsMoved otherwise, and nothing changes.
+        """
         if label == STABLE:
             raise DeleteRefused(name, f"label {STABLE!r}", "it is what is served by default; move it instead")
         if label not in self.labels(name).labels:
             raise UnknownLabel(name, label, self.labels(name).labels)
-        return self._move_label(name, label, None)
+        return self._change_labels(name, lambda labels: labels.moved(label, None), None, expected_generation)
+
+    def promote(self, name: str, version: int, expected_generation: int) -> Labels:
+        """Serves a version that verifies, in one change of the labels (`Labels.promoted`); the labels then.
+
+        Only from the labels of `expected_generation`, on which it was decided: LabelsMoved otherwise.
+        """
+        self.bundle(name, version)
+        return self._change_labels(name, lambda labels: labels.promoted(version), version, expected_generation)
+
+    def keep_evidence(self, name: str, version: int, evidence: dict[str, Any], *, instead_of: Any = _WHATEVER) -> bool:
+        """Replaces what is kept of a published version, durably; see `models.evidence`. True if it did.
+
+        With `instead_of` (what `evidence` told, or None) only if that is what is kept still.
+        """
+        model = self.bundle(name, version).parent
+        with locked(model / _LOCK, self._lock_wait_s):
+            if instead_of is not _WHATEVER and read_evidence(model, version) != instead_of:
+                return False
+            write_evidence(model, version, evidence)
+        return True
+
+    def evidence(self, name: str, version: int) -> dict[str, Any] | None:
+        """What is kept of a version, one that was deleted too; None if nothing is, or nothing that reads."""
+        return read_evidence(self._model(name), version)
 
     def delete(self, name: str, version: int) -> None:
         """Removes a version. DeleteRefused while a label names it, and for the newest: no number is used twice."""
@@ -195,13 +226,18 @@ class Repository:
             raise InvalidName("model", name)
         return self.root / name
 
-    def _move_label(self, name: str, label: str, version: int | None) -> Labels:
+    def _change_labels(
+        self, name: str, change: Callable[[Labels], Labels], verified: int | None, expected: int | None = None
+    ) -> Labels:
+        """Changes the labels in one go, if version `verified` is whole and the generation is the one expected."""
         model = self._model(name)
         with locked(model / _LOCK, self._lock_wait_s):
-            if version is not None:
-                self.verify(name, version)
             before = read_labels(model)
-            after = before.moved(label, version)
+            if expected is not None and before.generation != expected:
+                raise LabelsMoved(name, expected, before.generation)
+            if verified is not None:
+                self.verify(name, verified)
+            after = change(before)
             if after is not before:
                 write_labels(model, after)
         return after
