@@ -167,11 +167,14 @@ class Repository:
                 write_labels(model, labels.moved(label, version))
         return version
 
-    def set_label(self, name: str, label: str, version: int) -> Labels:
-        """Moves a label to a version that verifies; the labels then. Setting what is set changes no generation."""
+    def set_label(self, name: str, label: str, version: int, expected_generation: int | None = None) -> Labels:
+        """Moves a label to a version that verifies; the labels then. Setting what is set changes no generation.
+
+        `expected_generation` as for `drop_label`.
+        """
         _check_label(label)
         self.bundle(name, version)
-        return self._change_labels(name, lambda labels: labels.moved(label, version), version)
+        return self._change_labels(name, lambda labels: labels.moved(label, version), version, expected_generation)
 
     def drop_label(self, name: str, label: str, expected_generation: int | None = None) -> Labels:
         """Takes a label away; the labels then. `stable` stays: whoever's label vanishes falls back to it.
@@ -184,10 +187,11 @@ class Repository:
             raise UnknownLabel(name, label, self.labels(name).labels)
         return self._change_labels(name, lambda labels: labels.moved(label, None), None, expected_generation)
 
-    def promote(self, name: str, version: int, expected_generation: int) -> Labels:
+    def promote(self, name: str, version: int, expected_generation: int | None = None) -> Labels:
         """Serves a version that verifies, in one change of the labels (`Labels.promoted`); the labels then.
 
-        Only from the labels of `expected_generation`, on which it was decided: LabelsMoved otherwise.
+        With `expected_generation` only from the labels of that generation, on which it was decided: LabelsMoved
+        otherwise.
         """
         self.bundle(name, version)
         return self._change_labels(name, lambda labels: labels.promoted(version), version, expected_generation)

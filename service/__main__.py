@@ -9,15 +9,17 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from service.settings import Settings, SettingsInvalid, read_settings, variable
+from service.settings import SECRETS, Settings, SettingsInvalid, read_settings, variable
 from service.state_commands import state
 
 Command = Callable[..., None]
 
 
 def _options(command: Command) -> Command:
-    """One option for each setting, in the settings' order."""
+    """One option for each setting that is no secret, in the settings' order."""
     for name, field in reversed(Settings.model_fields.items()):
+        if name in SECRETS:
+            continue
         command = _option(name, field)(command)
     return command
 
@@ -42,7 +44,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 def main(context: click.Context, /, **options: Any) -> None:
     """Serve the models of a model repository over HTTP, with gunicorn. Another COMMAND does something else.
 
-    Every option can be given as the environment variable named with it as well; the command line wins.
+    Every option can be given as the environment variable named with it as well; the command line wins. The
+    administrator's secret, RECURVE_ADMIN_TOKEN, has no option.
     """
     if context.invoked_subcommand is None:
         _serve(options)

@@ -15,6 +15,7 @@ from service.core.capacity import Capacity
 from service.core.lease import Lease
 from service.core.locks import StripedLocks
 from service.core.mover import Mover
+from service.core.pinning import Pinner
 from service.core.ports import Clock, Engine, Scans, StateStore
 from service.core.predictor import Limits
 from service.core.registry import Registry
@@ -24,6 +25,7 @@ from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
+from service.labels import RepositoryLabels
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
 from service.minutes import MinuteSums
@@ -32,6 +34,8 @@ from service.settings import Settings, metrics_dir
 from service.stores import is_local, open_store
 from service.stores.errors import StoreNotOpened
 from service.sweeper import Sweeper
+
+LABELS_WAIT_S = 5.0  # for whoever writes to the repository at the same time; a request waits no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
 
-    loader = Loader(Repository(settings.models_dir), registry, open_timed, poll_s=settings.poll_s)
+    repository = Repository(settings.models_dir, lock_wait_s=LABELS_WAIT_S)
+    loader = Loader(repository, registry, open_timed, poll_s=settings.poll_s)
     registry.on_stale = loader.reload
     limits = Limits(
         max_horizon=settings.max_horizon,
@@ -84,18 +89,21 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
     )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
-    served_now = ServedNow(registry, store, TENANT)
+    served_now = ServedNow(registry, store, TENANT, loader.problems)
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
                 metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
+            pinner=Pinner(registry, store, locks, clock, limits),
+            labels=RepositoryLabels(repository, loader),
             registry=registry,
             store=store,
             problems=loader.problems,
             exposition=lambda: metrics.exposition(served_now),
             limits=http_limits,
+            admin_token=None if settings.admin_token is None else settings.admin_token.get_secret_value(),
         ),
         metrics.observe_request,
         access_log=settings.access_log,

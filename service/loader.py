@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from models.errors import RepositoryError
 from models.labels import LABELS, STABLE
 from models.manifest import Manifest
 from models.repository import Repository
-from service.core.errors import RecurveError
+from service.core.errors import RecurveError, VersionUnfit
 from service.core.ports import Engine
 from service.core.registry import Registry, Served, ServedModel
 from service.core.types import FeatureSpec, GateSpec, ModelSpec, TargetSpec
@@ -61,6 +62,7 @@ class Loader:
         self._lock = threading.Lock()  # of all below that names models, and of a load
         self._seen: dict[str, _Signature] = {}
         self._failures: dict[str, _Failure] = {}
+        self._prepared: dict[tuple[str, int], Served] = {}
         self._trouble: Problem | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,6 +91,25 @@ class Loader:
     def reload(self, name: str) -> None:
         """Look at one model now. Costs a look at one file's date if nothing moved; waits for a load under way."""
         self._reload(name)
+
+    @contextmanager
+    def prepared(self, name: str, number: int) -> Iterator[None]:
+        """Within, that version is loaded: a label that moves to it is served without another load.
+
+        VersionUnfit if it does not verify or load; a service may then leave the label where it is.
+        """
+        with self._lock:
+            served = self._registry.models.get(name)
+            if served is None or number not in served.versions:
+                try:
+                    self._prepared[name, number] = self._load_version(name, number)
+                except Exception as error:  # as in `_load`
+                    raise VersionUnfit(f"version {number} of model {name!r} does not load: {_why(error)}") from error
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._prepared.pop((name, number), None)
 
     def start(self) -> None:
         """Poll in a thread of this process until `stop`."""
@@ -141,7 +162,8 @@ class Loader:
         except (RepositoryError, OSError) as error:
             self._fail(name, [Problem(name, None, str(error))])
             return None
-        known = {} if served is None else served.versions
+        known = {number: version for (of, number), version in self._prepared.items() if of == name}
+        known |= {} if served is None else served.versions
         versions: dict[int, Served] = {}
         problems = []
         for number in sorted(set(labels.labels.values())):
@@ -169,6 +191,7 @@ class Loader:
         manifest = self._repository.verify(name, number)
         spec = spec_of(manifest, number)
         engine = self._open_engine(self._repository.bundle(name, number), spec)
+        _warm_up(engine, spec)
         return Served(spec, engine, manifest.model_dump(mode="json"))
 
     def _fail(self, name: str, problems: list[Problem]) -> None:
@@ -180,6 +203,13 @@ class Loader:
                     extra={"model": problem.model, "version": problem.version, "why": problem.detail},
                 )
         self._failures[name] = _Failure(time.monotonic() + RETRY_S, problems)
+
+
+def _warm_up(engine: Engine, spec: ModelSpec) -> None:
+    """One step and one look at the gates, so that no request pays for a runtime's first run."""
+    x, state = np.ones((1, len(spec.features)), np.float32), spec.initial_state[None]
+    engine.step(x, state)
+    engine.gates(x, state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ scrape for all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -135,16 +135,24 @@ class Metrics:
 
 
 class ServedNow:
-    """What is served and how many clients are kept, looked up when a scrape asks, the counts at most every 10 s."""
+    """What is served, what could not be and how many clients are kept, looked up when a scrape asks, the counts at
+    most every 10 s. `problems` tells what does not load in this process, as in /readyz."""
 
-    def __init__(self, registry: Registry, store: StateStore, tenant: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: StateStore,
+        tenant: str,
+        problems: Callable[[], Sequence[Mapping[str, Any]]] = list,
+    ) -> None:
         self._registry = registry
+        self._problems = problems
         self._counts = store if isinstance(store, CountsClients) else None
         self._tenant = tenant
         self._known: tuple[float, dict[str, int]] = (float("-inf"), {})
 
     def collect(self) -> Iterable[Metric]:
-        """`recurve_model_info` and, over a store that can count, `recurve_clients`."""
+        """`recurve_model_info`, `recurve_load_problems` and, over a store that can count, `recurve_clients`."""
         models = self._registry.models
         info = GaugeMetricFamily(
             "recurve_model_info", "Labels of served versions.", labels=["model", "label", "version"]
@@ -153,6 +161,14 @@ class ServedNow:
             for label, version in sorted(model.labels.items()):
                 info.add_metric([name, label, str(version)], 1)
         yield info
+        wrong = GaugeMetricFamily(
+            "recurve_load_problems",
+            "Published versions that do not load; without a version, models that can't be looked up.",
+            labels=["model", "version"],
+        )
+        for problem in self._problems():
+            wrong.add_metric([problem["model"], str(problem["version"] or "")], 1)
+        yield wrong
         clients = GaugeMetricFamily("recurve_clients", "Clients kept, by model.", labels=["model"])
         for name, count in self._clients(sorted(models)).items():
             clients.add_metric([name], count)

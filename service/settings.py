@@ -1,4 +1,4 @@
-"""The service's settings: each has a default, an environment variable and a command-line option.
+"""The service's settings: each has a default, an environment variable and, secrets aside, a command-line option.
 
 This is the one place that reads the environment. `state_url` is `RECURVE_STATE_URL` there and `--state-url` on
 the command line; the options are made from the fields below, so the two can't drift apart.
@@ -7,15 +7,18 @@ the command line; the options are made from the fields below, so the two can't d
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 PREFIX = "RECURVE_"
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 MIB = 1024 * 1024
+SECRETS = ("admin_token",)  # read from the environment alone: everybody on a machine sees its command lines
+_TOKEN = re.compile(r"[\x21-\x7e]{16,256}")
 
 
 class SettingsInvalid(Exception):
@@ -25,7 +28,7 @@ class SettingsInvalid(Exception):
 class Settings(BaseModel):
     """Everything an operator can set. Frozen: a change means a restart."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
@@ -68,6 +71,9 @@ class Settings(BaseModel):
         description="Seconds that a minute of live sums lasts: one observation of a candidate's judge. The same in all "
         "replicas; longer where errors of neighbouring minutes are alike.",
     )
+    admin_token: SecretStr | None = Field(
+        None, description="The administrator's secret, 16 visible ASCII characters or more; none: labels stay."
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")
@@ -76,6 +82,13 @@ class Settings(BaseModel):
         10.0, gt=0, le=3600, description="Seconds a request has to arrive in; large ones longer, at 16 KiB a second."
     )
     graceful_timeout_s: int = Field(30, ge=1, description="Seconds that requests under way have to end at a stop.")
+
+    @field_validator("admin_token")
+    @classmethod
+    def _token_is_one(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and _TOKEN.fullmatch(token.get_secret_value()) is None:
+            raise ValueError("must be 16 to 256 visible ASCII characters without spaces")
+        return token
 
     @model_validator(mode="after")
     def _memory_is_for_one_worker(self) -> Self:
@@ -89,6 +102,8 @@ class Settings(BaseModel):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, those that are none left out."""
         values = self.model_dump(mode="json")
+        if self.admin_token is not None:
+            values["admin_token"] = self.admin_token.get_secret_value()  # the dump has asterisks
         return {variable(name): _text(value) for name, value in values.items() if value is not None}
 
 
@@ -133,6 +148,9 @@ def _readable(error: ValidationError) -> str:
         what = problem["msg"].removeprefix("Value error, ")
         if problem["loc"]:
             name = str(problem["loc"][0])
-            what = f"{variable(name)} (--{name.replace('_', '-')}): {what}, got {problem['input']!r}"
+            if name in SECRETS:
+                what = f"{variable(name)}: {what}"
+            else:
+                what = f"{variable(name)} (--{name.replace('_', '-')}): {what}, got {problem['input']!r}"
         lines.append(what)
     return "\n".join(lines)

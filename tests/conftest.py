@@ -30,3 +30,20 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             manifest = make_tiny_bundle(staging, name=name, n_features=n_features, interval_s=interval_s)
             repository.publish(staging, manifest)
     return root
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose model `tiny` has two versions of unlike weights (seeds 11 and 12), the first of them stable.
+
+    To be copied by whoever moves its labels.
+    """
+    from models.repository import Repository
+    from tests.training.bundles import make_tiny_bundle
+
+    root = tmp_path_factory.mktemp("two-versions")
+    repository = Repository(root)
+    for seed, label in ((11, "stable"), (12, None)):
+        with repository.stage(TRIPLE) as staging:
+            repository.publish(staging, make_tiny_bundle(staging, seed=seed), label)
+    return root

@@ -10,7 +10,7 @@ import pytest
 from service.bootstrap import build
 from service.http.errors import TITLES
 from service.server.refusal import SLOW_BODY
-from service.settings import Settings, variable
+from service.settings import SECRETS, Settings, variable
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -28,7 +28,8 @@ def test_the_settings_table_is_the_settings() -> None:
         default = "none" if field.default is None else str(field.default)
         if field.annotation is bool:
             default = "on" if field.default else "off"
-        expected.append([f"`--{name.replace('_', '-')}`", f"`{variable(name)}`", f"`{default}`", field.description])
+        option = "" if name in SECRETS else f"`--{name.replace('_', '-')}`"
+        expected.append([option, f"`{variable(name)}`", f"`{default}`", field.description])
     assert rows(table) == expected
 
 

@@ -122,6 +122,52 @@ class BundleInvalid(RecurveError):
     code = "bundle_invalid"
 
 
+class LabelNotFound(RecurveError):
+    """The model has no such label."""
+
+    code = "label_not_found"
+
+
+class LabelKept(RecurveError):
+    """The label can't be taken away. Nothing moved."""
+
+    code = "label_kept"
+
+
+class LabelsMoved(RecurveError):
+    """The labels are of another generation than the caller decided on. Nothing moved."""
+
+    code = "labels_moved"
+
+    def __init__(self, detail: str, generation: int) -> None:
+        super().__init__(detail, generation=generation)
+
+
+class VersionUnfit(RecurveError):
+    """The version is not as it was published, or does not load here. Nothing moved."""
+
+    code = "version_unfit"
+
+
+class RepositoryReadOnly(RecurveError):
+    """The service may not write to the model repository. Nothing moved."""
+
+    code = "read_only"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the service can't write to its model repository ({why}): give it a writable one, or move the label where "
+            "the repository is written"
+        )
+
+
+class RepositoryUnavailable(RecurveError):
+    """The model repository is held by another process, or does not read. Nothing moved."""
+
+    code = "repository_unavailable"
+    retry_after_s = 2.0
+
+
 class RecordCorrupt(RecurveError):
     """Bytes of a client record that can't be read: torn, foreign or of another format version."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.core import moving, standing
@@ -67,7 +67,7 @@ class Mover:
         """The client's state as it stands, expired or not. ClientNotFound if nothing that reads is kept."""
         _, record, _, served, _ = standing.find(self._registry, self._records, key)
         features, targets = moving.names(served.spec)
-        return Exported(key.model, key.client, features, targets, replace(record, tracks=record.tracks[:1]))
+        return Exported(key.model, key.client, features, targets, moving.without_shadow(record, served.spec))
 
     def import_state(
         self, key: ClientKey, exported: Exported, *, rebuild: bool = False, overwrite: bool = False

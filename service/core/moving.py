@@ -11,6 +11,7 @@ from service.core.errors import InvalidInput, RecordCorrupt
 from service.core.gaps import HOUR_S
 from service.core.record import ENTRY, RING, LastAnswer, LiveErrors, Record, Track, decode, encode
 from service.core.registry import STABLE, ServedModel
+from service.core.shadow import kept
 from service.core.types import ClientKey, FloatArray, ModelSpec
 
 COUNT_MAX = 2**53  # the largest integer that every JSON client reads exactly
@@ -78,6 +79,14 @@ def check_sizes(track: Track, model: ServedModel) -> None:
     if made_by is not None:
         sizes, ours = (track.state.size, track.y.shape[1]), (made_by.spec.initial_state.size, made_by.spec.columns)
         _require(sizes == ours, f"its state and prediction have sizes {sizes}, those of its weights {ours}")
+
+
+def without_shadow(record: Record, spec: ModelSpec) -> Record:
+    """`record` with the one track that `spec`'s version goes on from; the shadow's, if that was promoted since."""
+    here = kept(record, spec)
+    if here is None or not here.second:
+        return replace(record, tracks=record.tracks[:1])
+    return replace(record, tracks=(Track(spec.fingerprint, here.track.state, here.track.y),), behind=here.behind)
 
 
 def imported(record: Record, model: ServedModel, now: float) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from service.core.requests import Answer, PredictRequest
@@ -156,6 +156,34 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the runtime's memory; a step under way ends as usual."""
+        ...
+
+
+class LabelsNow(NamedTuple):
+    """Which version each label of a model names; the generation rises by one at every change."""
+
+    generation: int
+    labels: Mapping[str, int]
+
+
+class MovesLabels(Protocol):
+    """Where labels are kept, for an administrator.
+
+    Every refusal leaves them as they were: ModelNotFound, LabelNotFound, InvalidInput for a name or a version that is
+    none, LabelsMoved if they are not of `generation` (None: whatever they are), RepositoryReadOnly,
+    RepositoryUnavailable.
+    """
+
+    def labels(self, model: str) -> LabelsNow:
+        """The model's labels as they are kept, served here yet or not."""
+        ...
+
+    def move(self, model: str, label: str, version: int, generation: int | None) -> LabelsNow:
+        """Let `label` name `version`, served by this process on return. VersionUnfit if it could not be."""
+        ...
+
+    def drop(self, model: str, label: str, generation: int | None) -> LabelsNow:
+        """Take `label` away: its clients fall back to `stable`, which itself stays (LabelKept)."""
         ...
 
 

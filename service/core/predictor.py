@@ -19,8 +19,8 @@ from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored, Witness
 from service.core.record import Record
 from service.core.records import Records
-from service.core.registry import Registry, Served, ServedModel
-from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
+from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedModel
+from service.core.requests import Answer, ClientView, GateTrace, Paired, PredictRequest, Previous, StateInfo
 from service.core.scoring import observed_targets
 from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
@@ -73,8 +73,8 @@ class Predictor:
         A repeated request (by step, idempotency key or time) gets the stored answer, `replayed`.
         OrderConflict, InvalidInput, Unsupported, AtCapacity, Contended, StoreUnavailable: nothing moved.
         """
-        give_way(len(request.observations) + request.horizon)
         model = self.registry.model(key.model)
+        give_way(len(request.observations) * (1 + (CANDIDATE in model.labels)) + request.horizon)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
         digest = order.digest_of(request)
 
@@ -95,10 +95,10 @@ class Predictor:
                 return self._replay(key, current, served, record, request)
             if swept:
                 self._capacity.check(key.tenant, key.model)
-            turn = self._turn(current, served, request, digest)
+            turn = self._turn(current, served, request, digest, record.label)
             expired = swept or self._is_expired(served.spec, record)
-            if not expired and record.tracks[0].fingerprint != served.spec.fingerprint:
-                give_way(len(record.context))
+            if not expired:
+                transition.give_way_to_rebuild(turn, record)
             outcome = transition.go_on(turn, record, expired=expired, fell_back=fell_back)
             return self._commit(key, stored, outcome, request)
 
@@ -111,7 +111,8 @@ class Predictor:
     def prime(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
 
-        `step` names the first observation (default 1). Priming twice with the same history ends in the same state.
+        `step` names the first observation (default 1). Priming twice with the same history ends in the same state. A
+        client that is pinned to a label stays so.
         """
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
@@ -120,9 +121,11 @@ class Predictor:
             stored, record = self._records.load(key, model.labelled().spec)
             if stored is None:
                 self._capacity.check(key.tenant, key.model)
-            seen = record.generation if isinstance(record, Record) else 0
-            current = self.registry.at_least(model, seen)
-            outcome = transition.prime(self._turn(current, current.labelled(), request, b""))
+            current, served, label = model, model.labelled(), STABLE
+            if isinstance(record, Record):
+                current, label = self.registry.at_least(model, record.generation), record.label
+                served, _ = standing.version_for(current, record)
+            outcome = transition.prime(self._turn(current, served, request, b"", label), label)
             return self._commit(key, stored, outcome, request)
 
         return until_saved(self._locks, key, attempt, self._limits.contention_s)
@@ -138,10 +141,8 @@ class Predictor:
     def inspect(self, key: ClientKey) -> ClientView:
         """What is known of the client. ClientNotFound if nothing is kept, or only a tombstone."""
         stored, record, served, _ = self._stand(key, expired_too=True)
-        made_by = self.registry.model(key.model).by_fingerprint(record.tracks[0].fingerprint)
-        version = None if made_by is None else made_by.spec.version
         ttl_s = idle_ttl_s(self._limits.idle_ttl_s, served.spec)
-        return standing.view(key, served, version, record, len(stored.blob), ttl_s)
+        return standing.view(key, self.registry.model(key.model), served, record, len(stored.blob), ttl_s)
 
     def forget(self, key: ClientKey) -> bool:
         """Delete the client and all that is left of it; True if there was a record, or an expired one's tombstone.
@@ -184,7 +185,7 @@ class Predictor:
             self._capacity.add(key.tenant, key.model, 1)
         previous = None if outcome.scored is None else _previous(spec, outcome.scored.point, request)
         info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
-        return _answer(spec, key, record.step, y, ahead, previous, info)
+        return _answer(spec, key, record.step, y, ahead, previous, info, outcome.paired)
 
     def _replay(
         self, key: ClientKey, model: ServedModel, served: Served, record: Record, request: PredictRequest
@@ -213,8 +214,11 @@ class Predictor:
 
     # -- small things -------------------------------------------------------------------------------------------
 
-    def _turn(self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes) -> Turn:
-        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap)
+    def _turn(
+        self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes, label: str = STABLE
+    ) -> Turn:
+        candidate = model.shadow_of(served, label)
+        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap, candidate)
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
@@ -244,5 +248,7 @@ def _answer(
     ahead: FloatArray | None,
     previous: Previous | None,
     info: StateInfo,
+    paired: Paired | None = None,
 ) -> Answer:
-    return Answer(spec, spec.version, key.client, step, y, bounds(spec, y), ahead, previous, info, spec.level)
+    version, interval, level = spec.version, bounds(spec, y), spec.level
+    return Answer(spec, version, key.client, step, y, interval, ahead, previous, info, level, paired=paired)

@@ -2,8 +2,9 @@
 
 The checksum covers the client's key as well, so that a record found under another client's key does not read.
 
-Layout, little-endian: HEADER, label, then for each track its fingerprint, state, last y and paired error sums,
-then the context, the ring of requests, the last answer's previous prediction and rows of y, the live error sums.
+Layout, little-endian: HEADER, label, then for each track its fingerprint, state, last y and paired error sums (before
+those of a second track its own S and W, as it may be another network's), then the context, the ring of requests, the
+last answer's previous prediction and rows of y, the live error sums.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from service.core.types import ClientKey, FloatArray, Status
 
 MAGIC = b"RCV\x01"  # the last byte is the format version
 STATUSES: tuple[Status, ...] = ("started", "carried", "restarted", "rebuilt")
-REASONS: tuple[str | None, ...] = (None, "gap", "expired", "corrupt", "model_updated", "label_gone")
+REASONS: tuple[str | None, ...] = (None, "gap", "expired", "corrupt", "model_updated", "label_gone", "promoted")
 RING = 32  # requests remembered
 PAIRED_SUMS = 4  # float64 per track: what a shadow's comparison adds up
 LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, covered
@@ -33,6 +34,7 @@ _TOUCHED, _TOUCHED_AT = struct.Struct("<d"), struct.calcsize("<4s8sQQQQdd")
 ENTRY = struct.Struct("<8s8sQQ")  # a remembered request: key hash, digest, first and last step
 NO_KEY = bytes(8)
 PAIRED = struct.Struct(f"<{PAIRED_SUMS}d")
+SIZES = struct.Struct("<IH")  # S and W of a second track; those of the first are in the header
 FINGERPRINT_SIZE = 32  # bytes of a sha256
 
 
@@ -41,7 +43,7 @@ class Track:
     """A state and the weights it belongs to. The first track of a record is served, a second one is a shadow.
 
     ``state`` (S,) float32, ``y`` (K, W) float32 the prediction standing for step + 1; `sums` are four numbers that
-    a shadow's comparison with the served track adds up.
+    a shadow's comparison with the served track adds up (`service.core.shadow`), zeros for the served one.
     """
 
     fingerprint: str
@@ -111,7 +113,9 @@ def encode(key: ClientKey, record: Record) -> bytes:
     label = record.label.encode()
     targets, width = served.y.shape
     parts = [label]
-    for track in record.tracks:
+    for i, track in enumerate(record.tracks):
+        if i:
+            parts.append(SIZES.pack(track.state.size, track.y.shape[1]))
         parts += (
             bytes.fromhex(track.fingerprint),
             track.state.tobytes(),
@@ -178,10 +182,16 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     answer_size = 4 * n_targets * (1 + rows * (last_width + 2 * bounded)) if answered else 0
     track_size = FINGERPRINT_SIZE + 4 * (state_size + n_targets * width) + PAIRED.size
     live_size = 8 * n_targets * LIVE_SUMS
-    size = label_size + n_tracks * track_size + 4 * n_context * n_features + n_ring * ENTRY.size
+    sizes = [(state_size, width)]
+    if n_tracks == 2:
+        if len(blob) < (at := HEADER.size + label_size + track_size) + SIZES.size:
+            raise RecordCorrupt("the record ends before its second track")
+        sizes.append(SIZES.unpack_from(blob, at))
+        track_size += SIZES.size + FINGERPRINT_SIZE + 4 * (sizes[1][0] + n_targets * sizes[1][1]) + PAIRED.size
+    size = label_size + track_size + 4 * n_context * n_features + n_ring * ENTRY.size
     if len(blob) != HEADER.size + size + answer_size + live_size:
         raise RecordCorrupt("the record's length is not what its header says")
-    if n_tracks < 1 or status >= len(STATUSES) or reason >= len(REASONS):
+    if not 1 <= n_tracks <= 2 or status >= len(STATUSES) or reason >= len(REASONS):
         raise RecordCorrupt("the record's header does not hold")
     at = HEADER.size + label_size
     try:
@@ -189,7 +199,8 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     except UnicodeDecodeError as exc:
         raise RecordCorrupt("the record's label is no text") from exc
     tracks = []
-    for _ in range(n_tracks):
+    for i, (state_size, width) in enumerate(sizes):
+        at += SIZES.size if i else 0
         fingerprint = blob[at : at + FINGERPRINT_SIZE].hex()
         state = np.frombuffer(blob, np.float32, state_size, at := at + FINGERPRINT_SIZE)
         y = np.frombuffer(blob, np.float32, n_targets * width, at := at + 4 * state_size).reshape(n_targets, width)

@@ -13,6 +13,7 @@ from service.core.ports import Engine
 from service.core.types import ModelSpec
 
 STABLE = "stable"
+CANDIDATE = "candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,17 @@ class ServedModel:
         if number is None:
             raise ModelNotFound(self.name)
         return self.version(number)
+
+    def shadow_of(self, served: Served, label: str) -> Served | None:
+        """The candidate that a client of this label, which `served` serves, is shadowed by; None if there is none.
+
+        Only who is served under `stable` is shadowed, and by other weights only: there is nothing to compare else.
+        """
+        number = self.labels.get(CANDIDATE)
+        if number is None or (label != STABLE and label in self.labels):
+            return None
+        candidate = self.versions[number]
+        return None if candidate.spec.fingerprint == served.spec.fingerprint else candidate
 
     def by_fingerprint(self, fingerprint: str) -> Served | None:
         """The loaded version with these weights, None if there is none."""

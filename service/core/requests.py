@@ -99,6 +99,18 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """The track that shadows a client. `context` as in StateInfo, 0 for one that is lost; `compared` steps, and their
+    mean difference in [-1, 1], above zero where the candidate was nearer (None before the first)."""
+
+    version: int | None
+    fingerprint: str
+    context: int
+    compared: int
+    mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClientView:
     """What is known of one client. Times are epoch seconds. `version` is the one its state was made by, if served."""
 
@@ -117,6 +129,7 @@ class ClientView:
     record_bytes: int
     scored: int
     live: tuple[Live, ...]
+    shadow: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from service.core.ports import Stored
 from service.core.record import Record
 from service.core.records import Records
 from service.core.registry import Registry, Served, ServedModel
-from service.core.requests import ClientView, GateTrace, StateInfo
+from service.core.requests import Beside, ClientView, GateTrace, StateInfo
 from service.core.scoring import summary
+from service.core.shadow import PROMOTED, kept
 from service.core.types import ClientKey, FloatArray
 
 
@@ -49,10 +50,10 @@ def version_for(model: ServedModel, record: Record) -> tuple[Served, bool]:
 
 
 def state_now(served: Served, record: Record, reason: str) -> tuple[FloatArray, FloatArray, StateInfo]:
-    """State (S,) and standing prediction (K, W) under the served weights, rebuilt in passing where they differ."""
-    track = record.tracks[0]
-    if track.fingerprint == served.spec.fingerprint:
-        return track.state, track.y, StateInfo("carried", None, record.behind)
+    """State (S,) and standing prediction (K, W) under the served weights, rebuilt in passing where there are none."""
+    here = kept(record, served.spec)
+    if here is not None:
+        return here.track.state, here.track.y, StateInfo("carried", PROMOTED if here.second else None, here.behind)
     progress = rebuild(served.spec, served.engine, record.context, reason)
     if progress.y is None:
         detail = f"version {served.spec.version} can't follow the client's past; its next observation restarts it"
@@ -60,16 +61,19 @@ def state_now(served: Served, record: Record, reason: str) -> tuple[FloatArray, 
     return progress.batch[0], progress.y, StateInfo("rebuilt", reason, progress.behind)
 
 
-def view(key: ClientKey, served: Served, version: int | None, record: Record, size: int, ttl_s: float) -> ClientView:
-    """What is known of the client; `version` is the one its state was made by, `size` its record's bytes."""
+def view(key: ClientKey, model: ServedModel, served: Served, record: Record, size: int, ttl_s: float) -> ClientView:
+    """What is known of the client; `size` is its record's bytes."""
+    here = kept(record, served.spec)
+    track, behind = (record.tracks[0], record.behind) if here is None else (here.track, here.behind)
+    made_by = model.by_fingerprint(track.fingerprint)
     return ClientView(
         model=key.model,
         client=key.client,
         label=record.label,
-        version=version,
-        fingerprint=record.tracks[0].fingerprint,
+        version=None if made_by is None else made_by.spec.version,
+        fingerprint=track.fingerprint,
         step=record.step,
-        context=record.behind,
+        context=behind,
         context_kept=len(record.context),
         last_time=None if np.isnan(record.last_time) else record.last_time,
         created=record.created,
@@ -78,7 +82,19 @@ def view(key: ClientKey, served: Served, version: int | None, record: Record, si
         record_bytes=size,
         scored=record.live.scored,
         live=summary(served.spec, record.live),
+        shadow=None if here is None or here.second else _beside(model, record),
     )
+
+
+def _beside(model: ServedModel, record: Record) -> Beside | None:
+    if len(record.tracks) < 2:
+        return None
+    track = record.tracks[1]
+    steps, total, _, behind = track.sums
+    made_by = model.by_fingerprint(track.fingerprint)
+    version = None if made_by is None else made_by.spec.version
+    mean = total / steps if steps else None
+    return Beside(version, track.fingerprint, int(behind) if track.y.size else 0, int(steps), mean)
 
 
 def trace_gates(key: ClientKey, served: Served, record: Record, last: int) -> GateTrace:

@@ -7,29 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.core import gaps, order
+from service.core import gaps, order, shadow
 from service.core.absorb import Gap, Progress, absorb, fresh, rebuild
 from service.core.errors import OrderConflict
 from service.core.lookahead import bounds
+from service.core.patience import give_way
 from service.core.record import LastAnswer, LiveErrors, Record, Track
 from service.core.registry import STABLE, Served
-from service.core.requests import PredictRequest
+from service.core.requests import Paired, PredictRequest
 from service.core.scoring import Told, no_errors
+from service.core.shadow import PROMOTED, Shadow
 from service.core.types import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on."""
+    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on; `paired`:
+    how its candidate compared."""
 
     record: Record
     progress: Progress
     scored: Told | None
+    paired: Paired | None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds."""
+    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds, and
+    the candidate that shadows it."""
 
     request: PredictRequest
     digest: bytes
@@ -37,6 +42,7 @@ class Turn:
     generation: int
     now: float
     max_gap: int
+    candidate: Served | None = None
 
     def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
         """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with."""
@@ -50,6 +56,13 @@ class Turn:
         gaps.check_fills(plan, self.max_gap)
         return plan
 
+    def shadow(self, plan: list[Gap], progress: Progress, told: Told | None, record: Record | None) -> Shadow | None:
+        """What the candidate makes of the observations that `progress` absorbed; None without one. As `follow` says."""
+        if self.candidate is None:
+            return None
+        points = shadow.told_before(progress, plan, told)
+        return shadow.follow(self.candidate, self.served.spec, self.request.observations, plan, points, record)
+
 
 def begin(turn: Turn, reason: str | None) -> Outcome:
     """The first observations of a client, or with `reason` of one whose record is lost; the number then goes on."""
@@ -61,18 +74,19 @@ def begin(turn: Turn, reason: str | None) -> Outcome:
     progress = fresh(spec, turn.served.engine, "started" if reason is None else "restarted", reason)
     plan = turn.plan(math.nan, first)
     live, _ = absorb(progress, turn.request.observations, plan, no_errors(len(spec.targets)), None)
-    return _pack(turn, progress, None, first, live, None)
+    return _pack(turn, progress, None, first, live, None, turn.shadow(plan, progress, None, None))
 
 
-def prime(turn: Turn) -> Outcome:
+def prime(turn: Turn, label: str = STABLE) -> Outcome:
     """A client anew from its history: nothing is scored, no request remembered, only the last prediction kept."""
-    spec = turn.served.spec
+    spec, observations = turn.served.spec, turn.request.observations
     first = 1 if turn.request.step is None else turn.request.step
-    progress = fresh(spec, turn.served.engine, "started")
-    absorb(progress, turn.request.observations, turn.plan(math.nan, first), None, None)
+    progress, plan = fresh(spec, turn.served.engine, "started"), turn.plan(math.nan, first)
+    absorb(progress, observations, plan, None, None)
     del progress.outputs[:-1]
-    outcome = _pack(turn, progress, None, first, None, None)
-    outcome.record.ring, outcome.record.last = b"", None
+    beside = None if turn.candidate is None else shadow.follow(turn.candidate, spec, observations, plan, None, None)
+    outcome = _pack(turn, progress, None, first, None, None, beside)
+    outcome.record.ring, outcome.record.last, outcome.record.label = b"", None, label
     return outcome
 
 
@@ -82,17 +96,29 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
     first = record.step + 1
     plan = turn.plan(record.last_time, first, bridged=expired)
     told: Told | None = None
+    own = False  # whether what was told is the served track's own prediction
     if expired:
         progress = fresh(spec, engine, "restarted", "expired")
         progress.last_seen = record.touched
-    elif (track := record.tracks[0]).fingerprint != spec.fingerprint:
+    elif (here := shadow.kept(record, spec)) is None:
         progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
         told = _told(spec, record) if progress.status == "rebuilt" else None
     else:
-        progress = Progress(spec, engine, track.state[None], track.y, record.context, record.behind, "carried")
-        told = _told(spec, record)
+        track, behind, second = here
+        progress = Progress(spec, engine, track.state[None], track.y, record.context, behind, "carried")
+        progress.reason = PROMOTED if second else None
+        told, own = _told(spec, record), not second
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
-    return _pack(turn, progress, record, first, live, scored)
+    beside = turn.shadow(plan, progress, told if own else None, None if expired else record)
+    return _pack(turn, progress, record, first, live, scored, beside)
+
+
+def give_way_to_rebuild(turn: Turn, record: Record) -> None:
+    """Said before `go_on`: WouldWait if it would replay more than a thread in a hurry has time for."""
+    if shadow.kept(record, turn.served.spec) is None:
+        give_way(len(record.context))
+    if turn.candidate is not None and shadow.is_due(record, turn.candidate.spec):
+        give_way()  # when a candidate appears, the turns of all its clients come at once
 
 
 def rebuild_reason(fell_back: bool) -> str:
@@ -107,6 +133,7 @@ def _pack(
     first: int,
     live: LiveErrors | None,
     scored: Told | None,
+    beside: Shadow | None,
 ) -> Outcome:
     spec: ModelSpec = turn.served.spec
     n = len(turn.request.observations)
@@ -132,7 +159,7 @@ def _pack(
         last_time=gaps.advance(spec, last_time, turn.request.times, n, turn.now),
         created=turn.now if old is None else old.created,
         touched=turn.now,
-        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]),),
+        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]), *(() if beside is None else (beside.track,))),
         context=progress.context(),
         live=no_errors(len(spec.targets)) if live is None else live,
         ring=order.remember(
@@ -140,7 +167,7 @@ def _pack(
         ),
         last=last,
     )
-    return Outcome(record, progress, scored)
+    return Outcome(record, progress, scored, None if beside is None else beside.paired)
 
 
 def _told(spec: ModelSpec, record: Record) -> Told:

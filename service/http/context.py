@@ -10,7 +10,8 @@ from flask import request
 
 from service.core.errors import InvalidInput
 from service.core.mover import Mover
-from service.core.ports import StateStore
+from service.core.pinning import Pinner
+from service.core.ports import MovesLabels, StateStore
 from service.core.predictor import Predictor
 from service.core.registry import Registry
 from service.core.types import ClientKey
@@ -35,15 +36,19 @@ class HttpLimits:
 
 @dataclass(frozen=True, slots=True)
 class Collaborators:
-    """Everything behind the routes. `problems` tells what could not be loaded, `exposition` is the metrics' text."""
+    """Everything behind the routes. `problems` tells what could not be loaded, `exposition` is the metrics' text,
+    `admin_token` the secret by which an administrator is known; None: nobody is one."""
 
     predictor: Predictor
     mover: Mover
+    pinner: Pinner
+    labels: MovesLabels
     registry: Registry
     store: StateStore
     problems: Callable[[], list[dict[str, Any]]] = list
     exposition: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain")
     limits: HttpLimits = field(default_factory=HttpLimits)
+    admin_token: str | None = field(default=None, repr=False)
 
 
 def tenant() -> str:

@@ -50,11 +50,38 @@ class BodyEncoded(core.RecurveError):
         super().__init__(f"the body comes with Content-Encoding {encoding[:40]!r}; send it as it is")
 
 
+class NotAdmin(core.RecurveError):
+    """The caller has not shown the token, or another one."""
+
+    code = "not_admin"
+
+    def __init__(self) -> None:
+        super().__init__("this needs the administrator's token: Authorization: Bearer TOKEN")
+
+
+class NoAdmin(core.RecurveError):
+    """No token is set, so that nobody can show it."""
+
+    code = "no_admin"
+
+    def __init__(self) -> None:
+        detail = "labels are not moved over HTTP here; start the service with RECURVE_ADMIN_TOKEN set to a secret"
+        super().__init__(detail)
+
+
 # What a kind of error answers. An error is looked up by its class, then by that class's bases.
 STATUS: Mapping[type[core.RecurveError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
+    NotAdmin: HTTPStatus.UNAUTHORIZED,
+    NoAdmin: HTTPStatus.FORBIDDEN,
     core.ModelNotFound: HTTPStatus.NOT_FOUND,
     core.ClientNotFound: HTTPStatus.NOT_FOUND,
+    core.LabelNotFound: HTTPStatus.NOT_FOUND,
+    core.LabelKept: HTTPStatus.CONFLICT,
+    core.LabelsMoved: HTTPStatus.CONFLICT,
+    core.VersionUnfit: HTTPStatus.CONFLICT,
+    core.RepositoryReadOnly: HTTPStatus.CONFLICT,
+    core.RepositoryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     core.OrderConflict: HTTPStatus.CONFLICT,
     core.ClientExists: HTTPStatus.CONFLICT,
     core.ForeignState: HTTPStatus.CONFLICT,
@@ -76,6 +103,14 @@ TITLES: Mapping[str, str] = {
     "malformed_body": "The body is not a JSON object",
     "model_not_found": "No such model",
     "client_not_found": "No such client",
+    "not_admin": "The administrator's token is needed",
+    "no_admin": "No administrator's token is set",
+    "label_not_found": "No such label",
+    "label_kept": "This label stays",
+    "labels_moved": "The labels have moved since",
+    "version_unfit": "The version can't be served",
+    "read_only": "The model repository can't be written",
+    "repository_unavailable": "The model repository is not available",
     "step_conflict": "The step does not follow the client's last one",
     "key_conflict": "The idempotency key was used for another request",
     "already_absorbed": "These observations are absorbed already",
@@ -134,6 +169,8 @@ def refused(error: core.RecurveError) -> Response:
     answer = problem(status, TITLES.get(error.code, status.phrase), error.detail, error.code, **error.extra)
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(ceil(error.retry_after_s))
+    if status == HTTPStatus.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="recurve"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         log.warning("refused: %s", error.detail, extra={"code": error.code})
     return answer

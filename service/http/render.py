@@ -55,8 +55,8 @@ def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
 
 
 def client(view: ClientView) -> dict[str, Any]:
-    """What is known of a client."""
-    return {
+    """What is known of a client; `shadow` only while it is shadowed."""
+    body: dict[str, Any] = {
         "model": view.model,
         "client": view.client,
         "label": view.label,
@@ -81,6 +81,16 @@ def client(view: ClientView) -> dict[str, Any]:
             for live in view.live
         },
     }
+    if view.shadow is not None:
+        beside = view.shadow
+        body["shadow"] = {
+            "version": beside.version,
+            "fingerprint": beside.fingerprint,
+            "context": beside.context,
+            "compared": beside.compared,
+            "mean": beside.mean,
+        }
+    return body
 
 
 def moved(result: Moved) -> dict[str, Any]:

@@ -133,6 +133,19 @@ class ForkBody(Body):
     to: str
 
 
+class LabelBody(Body):
+    """A label's move: to which version, and from which generation of the labels, if that matters to the caller."""
+
+    version: int = Field(ge=1, le=STEP_MAX)
+    generation: int | None = Field(default=None, ge=0, le=STEP_MAX)
+
+
+class PinBody(Body):
+    """A pin: the label the client is to be served under."""
+
+    label: str = Field(min_length=1, max_length=64)
+
+
 def idempotency_key(key: str | None) -> str | None:
     """The Idempotency-Key header's value: 1-255 visible ASCII characters, None if there is no such header."""
     if key is not None and _KEY.fullmatch(key) is None:

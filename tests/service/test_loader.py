@@ -198,6 +198,44 @@ def test_only_what_is_not_loaded_yet_is_loaded(desk):
     assert desk.registry.model("toy").labels == {"candidate": 2, "stable": 1}
 
 
+def test_a_version_has_run_once_before_it_is_served(desk):
+    class Counting(LeakyIntegrator):
+        looks = 0
+
+        def gates(self, x, state):
+            self.looks += 1
+            return super().gates(x, state)
+
+    engines = []
+
+    def open_engine(bundle, spec):
+        engines.append(Counting())
+        return engines[-1]
+
+    desk.publish()
+    Loader(desk.repository, desk.registry, open_engine).refresh()
+    (engine,) = engines
+    assert (engine.steps, engine.looks) == (1, 1)
+    assert desk.registry.model("toy").labelled().engine is engine
+
+
+def test_a_successor_that_loads_and_does_not_run_leaves_the_old_one_and_is_named(desk):
+    desk.publish()
+    desk.loader.refresh()
+    opened = desk.open_engine
+
+    def open_bad(bundle, spec):
+        engine = opened(bundle, spec)
+        engine.step = None
+        return engine
+
+    desk.loader._open_engine = open_bad
+    desk.publish()
+    desk.loader.refresh()
+    assert desk.registry.model("toy").labelled().spec.version == 1
+    assert [problem["version"] for problem in desk.loader.problems()] == [2]
+
+
 def test_what_is_served_stays_while_its_successor_loads(desk):
     desk.publish()
     desk.loader.refresh()

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from service import __main__ as command
 from service.banner import banner
-from service.settings import Settings, SettingsInvalid, read_settings, variable
+from service.settings import SECRETS, Settings, SettingsInvalid, read_settings, variable
 
 
 def test_every_setting_has_a_default_a_description_and_a_variable():
@@ -24,6 +24,7 @@ def test_every_setting_has_a_default_a_description_and_a_variable():
 def test_what_is_written_to_the_environment_reads_back_the_same():
     for settings in (
         read_settings({}),
+        read_settings({"RECURVE_ADMIN_TOKEN": "sixteen-and-more"}),
         read_settings({}, port=9000, access_log=True, idle_ttl_s=60.5, state_url="memory://", workers=1),
     ):
         assert read_settings(settings.environment()) == settings
@@ -111,7 +112,7 @@ def test_a_wrong_option_is_a_usage_error_and_starts_nothing(started):
 def test_help_explains_every_setting_with_its_variable_and_default():
     text = " ".join(CliRunner().invoke(command.main, ["--help"]).output.split())
     for name in Settings.model_fields:
-        assert f"--{name.replace('_', '-')}" in text
+        assert (f"--{name.replace('_', '-')}" in text) is (name not in SECRETS)
         assert variable(name) in text
     assert "default: sqlite:///var/state" in text
 
@@ -124,3 +125,22 @@ def test_the_banner_says_where_it_listens_and_that_nothing_is_there_yet(tmp_path
 
 def test_the_banner_keeps_passwords_to_itself():
     assert "hunter2" not in banner(read_settings({}, state_url="redis://user:hunter2@cache:6379/0"))
+
+
+@pytest.mark.parametrize("token", ["hunter2", "with a space in between", "x" * 257, "caf\xe9-caf\xe9-caf\xe9-caf\xe9"])
+def test_a_secret_is_checked_and_never_shown(token):
+    with pytest.raises(SettingsInvalid) as caught:
+        read_settings({"RECURVE_ADMIN_TOKEN": token})
+    assert "RECURVE_ADMIN_TOKEN" in str(caught.value)
+    assert token not in str(caught.value) + str(caught.value.__cause__)
+
+
+def test_a_secret_is_in_no_print_and_goes_to_the_workers_by_the_environment_alone(started):
+    secret = "hunter2-hunter2-hunter2"
+    settings = read_settings({"RECURVE_ADMIN_TOKEN": secret})
+    assert secret not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+    result, found = started(RECURVE_ADMIN_TOKEN=secret)
+    assert found["RECURVE_ADMIN_TOKEN"] == secret
+    assert secret not in result.output
+    result, _ = started("--admin-token", secret)
+    assert result.exit_code == 2, "everybody on the machine sees a command line"

@@ -1,4 +1,4 @@
-"""Clients: inspect, forget, list, look at the gates, forget many."""
+"""Clients: inspect, pin, forget, list, look at the gates, forget many."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from flask import Blueprint, Response, request
 from service.core import bulk
 from service.core.errors import ClientNotFound, InvalidInput
 from service.http import render
+from service.http.body import read_body
 from service.http.context import Collaborators, check_query, client_key, tenant
 from service.http.output import json_response
 from service.http.routes import states
-from service.http.schemas import query_flag, query_int
+from service.http.schemas import PinBody, decode_small, query_flag, query_int
 
 PAGE, PAGE_MAX = 100, 1000
 GATES, GATES_MAX = 48, 512  # 512 is the longest context a bundle may have
@@ -42,6 +43,15 @@ def blueprint(deps: Collaborators) -> Blueprint:
     def inspect(model: str, client: str) -> Response:
         check_query(request.environ)
         return json_response(render.client(deps.predictor.inspect(client_key(model, client))))
+
+    @routes.put("/v1/models/<model>/clients/<client>")
+    def pin(model: str, client: str) -> Response:
+        key, environ = client_key(model, client), request.environ
+        check_query(environ)
+        deps.registry.model(model)  # before the body is read
+        label = decode_small(PinBody, read_body(environ, deps.limits.max_body_bytes)).label
+        deps.pinner.pin(key, label)
+        return json_response(render.client(deps.predictor.inspect(key)))
 
     @routes.delete("/v1/models/<model>/clients/<client>")
     def forget(model: str, client: str) -> Response:

@@ -1,6 +1,7 @@
 """The record codec: what is written is read, and nothing else is."""
 
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -9,13 +10,27 @@ from hypothesis import strategies as st
 
 from service.core.errors import RecordCorrupt
 from service.core.order import remember
-from service.core.record import LastAnswer, LiveErrors, Record, Track, decode, encode
+from service.core.record import MAGIC, LastAnswer, LiveErrors, Record, Track, decode, encode
+from service.core.sealed import checksum
 from service.core.types import ClientKey
 
 KEY = ClientKey("default", "sensor", "roof-7")
 
 
-def a_record(seed=0, *, state=10, features=3, targets=2, width=3, context=4, tracks=1, ring=2, rows=1, answered=True):
+def a_record(
+    seed=0,
+    *,
+    state=10,
+    features=3,
+    targets=2,
+    width=3,
+    context=4,
+    tracks=1,
+    ring=2,
+    rows=1,
+    answered=True,
+    shadow=(7, 2),
+):
     rng = np.random.default_rng(seed)
 
     def floats(*shape):
@@ -34,7 +49,7 @@ def a_record(seed=0, *, state=10, features=3, targets=2, width=3, context=4, tra
         touched=2.5,
         tracks=tuple(
             Track(rng.bytes(32).hex(), floats(state), floats(targets, width), tuple(rng.standard_normal(4).tolist()))
-            for _ in range(tracks)
+            for state, width in ((state, width), shadow)[:tracks]
         ),
         context=floats(context, features),
         live=LiveErrors(3, 2.5, tuple(rng.standard_normal(targets * 4).tolist())),
@@ -67,8 +82,11 @@ def same(a, b):
     st.integers(0, 40),
     st.integers(1, 5),
     st.booleans(),
+    st.tuples(st.integers(0, 70), st.integers(0, 4)),
 )
-def test_what_is_encoded_is_decoded(seed, state, features, targets, width, context, tracks, ring, rows, answered):
+def test_what_is_encoded_is_decoded(
+    seed, state, features, targets, width, context, tracks, ring, rows, answered, shadow
+):
     record = a_record(
         seed,
         state=state,
@@ -80,6 +98,7 @@ def test_what_is_encoded_is_decoded(seed, state, features, targets, width, conte
         ring=ring,
         rows=rows,
         answered=answered,
+        shadow=shadow,
     )
     assert same(decode(KEY, encode(KEY, record)), record)
 
@@ -88,8 +107,9 @@ def test_the_ring_remembers_the_last_32_requests():
     assert len(a_record(ring=40).ring) == 32 * 32
 
 
-def test_no_byte_can_change_unseen():
-    blob = encode(KEY, a_record())
+@pytest.mark.parametrize("tracks", [1, 2])
+def test_no_byte_can_change_unseen(tracks):
+    blob = encode(KEY, a_record(tracks=tracks))
     for at in range(len(blob)):
         flipped = bytearray(blob)
         flipped[at] ^= 1 + at % 255
@@ -97,13 +117,27 @@ def test_no_byte_can_change_unseen():
             decode(KEY, bytes(flipped))
 
 
-def test_no_truncation_or_extension_reads():
-    blob = encode(KEY, a_record())
+@pytest.mark.parametrize("tracks", [1, 2])
+def test_no_truncation_or_extension_reads(tracks):
+    blob = encode(KEY, a_record(tracks=tracks))
     for size in range(len(blob)):
         with pytest.raises(RecordCorrupt):
             decode(KEY, blob[:size])
     with pytest.raises(RecordCorrupt):
         decode(KEY, blob + b"\0")
+
+
+def test_sizes_of_a_second_track_that_are_not_true_do_not_read():
+    whole = encode(KEY, a_record(tracks=2))
+    at = whole.index(struct.pack("<IH", 7, 2) + bytes.fromhex(a_record(tracks=2).tracks[1].fingerprint))
+    for state, width in ((8, 2), (7, 3), (0, 0), (2**32 - 1, 2**16 - 1)):
+        body = whole[12:at] + struct.pack("<IH", state, width) + whole[at + 6 :]
+        with pytest.raises(RecordCorrupt):
+            decode(KEY, MAGIC + checksum(KEY, body) + body)
+    for size in range(12, at + 6):
+        body = whole[12:size]
+        with pytest.raises(RecordCorrupt):
+            decode(KEY, MAGIC + checksum(KEY, body) + body)
 
 
 def test_another_clients_record_does_not_read():

@@ -10,6 +10,8 @@ from service.core.capacity import Capacity
 from service.core.errors import StoreUnavailable
 from service.core.locks import StripedLocks
 from service.core.mover import Mover
+from service.core.pinning import Pinner
+from service.core.ports import LabelsNow
 from service.core.predictor import Limits, Predictor
 from service.core.registry import Registry
 from service.core.types import ClientKey, FeatureSpec
@@ -19,6 +21,7 @@ from service.stores import open_store
 from tests.fakes import LeakyIntegrator, SettableClock, make_spec, serve
 
 HOUR = 3600.0
+ADMIN = "a-secret-of-the-tests"
 
 
 class FailingStore:
@@ -55,10 +58,33 @@ class FailingStore:
         self.inner.close()
 
 
+class KeptLabels:
+    """Labels in memory: what was asked of them, and what they are to raise."""
+
+    def __init__(self):
+        self.asked, self.failing = [], None
+
+    def labels(self, model):
+        return self._now("labels", model)
+
+    def move(self, model, label, version, generation):
+        return self._now("move", model, label, version, generation)
+
+    def drop(self, model, label, generation):
+        return self._now("drop", model, label, generation)
+
+    def _now(self, *asked):
+        if self.failing is not None:
+            raise self.failing
+        self.asked.append(asked)
+        return LabelsNow(7, {"stable": 3})
+
+
 class Api:
     """A client of the service. Bodies are given as Python values, or as bytes that go out as they are."""
 
-    def __init__(self, **limits):
+    def __init__(self, admin_token=ADMIN, **limits):
+        self.labels = KeptLabels()
         self.clock, self.registry = SettableClock(), Registry()
         self.store = FailingStore(open_store("memory://"))
         self.engine = LeakyIntegrator()
@@ -80,11 +106,14 @@ class Api:
             Collaborators(
                 Predictor(self.registry, self.store, self.clock, bounds, **shared),
                 Mover(self.registry, self.store, clock=self.clock, limits=bounds, **shared),
+                Pinner(self.registry, self.store, shared["locks"], self.clock, bounds),
+                self.labels,
                 self.registry,
                 self.store,
                 problems=lambda: self.problems,
                 exposition=lambda: (b"recurve_up 1\n", "text/plain; version=1.0.0"),
                 limits=http,
+                admin_token=admin_token,
             ),
             lambda *seen: self.observed.append(seen),
         )
