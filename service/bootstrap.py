@@ -23,6 +23,7 @@ from service.core.predictor import Limits
 from service.core.registry import Registry
 from service.core.sweep import Sweep
 from service.core.types import ModelSpec
+from service.drift.watch import DriftWatch
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
@@ -126,7 +127,9 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     loader.refresh()
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
-    background = tuple(each for each in (sums, metrics, loader, sweeper, observed) if each is not None)
+    drift_lease = Lease(store, "drift", clock)
+    drift = DriftWatch(registry, store, sums, drift_lease, metrics.drift, settings.models_dir, settings.drift_every_s)
+    background = tuple(each for each in (sums, metrics, loader, sweeper, drift, observed) if each is not None)
     for each in background:
         each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))

@@ -20,6 +20,7 @@ from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateSto
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
+from service.drift.metrics import DriftMetrics
 from service.live import LiveErrorSums
 from service.logged import LoggedObservations
 from service.sessions import Sessions
@@ -91,6 +92,7 @@ class Metrics:
         self.sessions = Sessions(self._registry, self._tally)
         self.logged = LoggedObservations(self._registry)
         self.live = LiveErrorSums(self._registry, self._tally)
+        self.drift = DriftMetrics(self._registry)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
