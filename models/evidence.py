@@ -20,7 +20,7 @@ def write_evidence(model: Path, version: int, evidence: dict[str, Any]) -> None:
 
     `evidence` is plain JSON, its numbers finite (ValueError otherwise); the format's number is added.
     """
-    content = json.dumps({"format": FORMAT, **evidence}, indent=1, allow_nan=False).encode() + b"\n"
+    content = json.dumps({"format": FORMAT, **evidence}, allow_nan=False).encode() + b"\n"
     folder = model / EVIDENCE
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)

@@ -41,6 +41,7 @@ DEFAULT_ROOT = Path("models/published")
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_WHATEVER = object()
 _LOCK, _LEASE, _STAGING, _BUNDLE = ".lock", "lease", ".staging-", "bundle"
 
 
@@ -195,11 +196,17 @@ class Repository:
         self.bundle(name, version)
         return self._change_labels(name, lambda labels: labels.promoted(version), version, expected_generation)
 
-    def keep_evidence(self, name: str, version: int, evidence: dict[str, Any]) -> None:
-        """Replaces what is kept of a published version, durably; see `models.evidence`."""
+    def keep_evidence(self, name: str, version: int, evidence: dict[str, Any], *, instead_of: Any = _WHATEVER) -> bool:
+        """Replaces what is kept of a published version, durably; see `models.evidence`. True if it did.
+
+        With `instead_of` (what `evidence` told, or None) only if that is what is kept still.
+        """
         model = self.bundle(name, version).parent
         with locked(model / _LOCK, self._lock_wait_s):
+            if instead_of is not _WHATEVER and read_evidence(model, version) != instead_of:
+                return False
             write_evidence(model, version, evidence)
+        return True
 
     def evidence(self, name: str, version: int) -> dict[str, Any] | None:
         """What is kept of a version, one that was deleted too; None if nothing is, or nothing that reads."""
