@@ -9,7 +9,7 @@ import numpy as np
 
 from service.core.errors import InvalidInput, RecordCorrupt
 from service.core.gaps import HOUR_S
-from service.core.record import ENTRY, RING, LastAnswer, LiveErrors, Record, Track, decode, encode
+from service.core.record import ENTRY, NO_SUMS, RING, LastAnswer, LiveErrors, Record, Track, decode, encode
 from service.core.registry import STABLE, ServedModel
 from service.core.scoring import STRETCH_MOST
 from service.core.shadow import kept
@@ -87,7 +87,7 @@ def without_shadow(record: Record, spec: ModelSpec) -> Record:
     here = kept(record, spec)
     if here is None or not here.second:
         return replace(record, tracks=record.tracks[:1])
-    return replace(record, tracks=(Track(spec.fingerprint, here.track.state, here.track.y),), behind=here.behind)
+    return replace(record, tracks=(replace(here.track, sums=NO_SUMS),), behind=here.behind)
 
 
 def imported(record: Record, model: ServedModel, now: float) -> Record:

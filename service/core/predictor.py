@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.core import order, shadow, standing, transition
+from service.core import order, standing, transition
 from service.core.capacity import Capacity
 from service.core.checks import check_request
 from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
@@ -23,6 +23,7 @@ from service.core.records import Records
 from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedModel
 from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
 from service.core.scoring import marks_of, observed_targets
+from service.core.shadow import kept
 from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
@@ -140,8 +141,8 @@ class Predictor:
         _, record, served, reason = self._stand(key)
         check_horizon(served.spec, horizon, self._limits.max_horizon)
         state, y, info = standing.state_now(served, record, reason)
-        here = shadow.kept(record, served.spec)
-        stretch = () if here is None or not self._limits.adaptive_intervals else here.track.stretch
+        here = kept(record, served.spec)
+        stretch = here.track.stretch if self._limits.adaptive_intervals and here is not None else ()
         ahead = look_ahead(served.spec, served.engine, state, y, horizon, stretch)
         own = bounds(served.spec, y)
         interval = None if own is None else stretched(served.spec, y, own, stretch)[None]
@@ -234,9 +235,9 @@ class Predictor:
     def _turn(
         self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes, label: str = STABLE
     ) -> Turn:
-        now, limits, candidate = self._clock(), self._limits, model.shadow_of(served, label)
-        adaptive = limits.adaptive_intervals
-        return Turn(request, digest, served, model.generation, now, limits.max_gap, adaptive, candidate)
+        limits, candidate = self._limits, model.shadow_of(served, label)
+        adaptive, generation = limits.adaptive_intervals, model.generation
+        return Turn(request, digest, served, generation, self._clock(), limits.max_gap, adaptive, candidate)
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""

@@ -26,6 +26,7 @@ STATUSES: tuple[Status, ...] = ("started", "carried", "restarted", "rebuilt")
 REASONS: tuple[str | None, ...] = (None, "gap", "expired", "corrupt", "model_updated", "label_gone", "promoted")
 RING = 32  # requests remembered
 PAIRED_SUMS = 4  # float64 per track: what a shadow's comparison adds up
+NO_SUMS = (0.0,) * PAIRED_SUMS
 LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, covered
 
 # magic, checksum | generation, step, behind, scored, last_time, created, touched, live weight
@@ -45,15 +46,15 @@ class Track:
     """A state and the weights it belongs to. The first track of a record is served, a second one is a shadow.
 
     ``state`` (S,) float32, ``y`` (K, W) float32 the prediction standing for step + 1; `sums` are four numbers that
-    a shadow's comparison with the served track adds up (`core/shadow.py`), zeros for the served one. `stretch`: for
-    each target the logarithm of the factor by which its interval is wider than these weights say (`scoring.STRETCH`),
-    empty for zeros.
+    a shadow's comparison with the served track adds up (`service.core.shadow`), zeros for the served one. `stretch`:
+    for each target the logarithm of the factor by which its interval is wider than these weights say
+    (`scoring.STRETCH`); empty for zeros.
     """
 
     fingerprint: str
     state: FloatArray
     y: FloatArray
-    sums: tuple[float, ...] = (0.0,) * PAIRED_SUMS
+    sums: tuple[float, ...] = NO_SUMS
     stretch: tuple[float, ...] = ()
 
 
@@ -199,8 +200,8 @@ def decode(key: ClientKey, blob: bytes) -> Record:
         if len(blob) < (at := HEADER.size + label_size + track_size) + SIZES.size:
             raise RecordCorrupt("the record ends before its second track")
         sizes.append(SIZES.unpack_from(blob, at))
-        track_size += SIZES.size + track_size - 4 * (state_size + n_targets * width)
-        track_size += 4 * (sizes[1][0] + n_targets * sizes[1][1])
+        track_size += SIZES.size + FINGERPRINT_SIZE + 4 * (sizes[1][0] + n_targets * sizes[1][1]) + PAIRED.size
+        track_size += stretch_size
     size = label_size + track_size + 4 * n_context * n_features + n_ring * ENTRY.size
     if len(blob) != HEADER.size + size + answer_size + live_size:
         raise RecordCorrupt("the record's length is not what its header says")

@@ -22,24 +22,24 @@ from service.core.types import FloatArray, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on; `paired`:
-    how its candidate compared.
+    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on.
 
-    ``interval`` (n, K, 2) or None: around each prediction, as the client is told it.
+    ``interval`` (n, K, 2) or None: around each prediction, as the client is told it. `paired`: how its candidate
+    compared.
     """
 
     record: Record
     progress: Progress
     scored: Told | None
-    paired: Paired | None
     interval: FloatArray | None
+    paired: Paired | None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds.
 
-    `adaptive`: whether intervals follow the client's own errors. `candidate`: who shadows it.
+    `adaptive`: whether intervals follow the client's own errors. `candidate`: what shadows the client.
     """
 
     request: PredictRequest
@@ -68,7 +68,8 @@ class Turn:
         if self.candidate is None:
             return None
         points = shadow.told_before(progress, plan, told)
-        return shadow.follow(self.candidate, self.served.spec, self.request.observations, plan, points, record)
+        observations, adaptive = self.request.observations, self.adaptive
+        return shadow.follow(self.candidate, self.served.spec, observations, plan, points, record, adaptive=adaptive)
 
     def unstretched(self) -> tuple[float, ...] | None:
         """How wide the intervals of a state are that was never scored: as its weights say; None where they stay so."""
@@ -96,7 +97,9 @@ def prime(turn: Turn, label: str = STABLE) -> Outcome:
     progress, plan = fresh(spec, turn.served.engine, "started"), turn.plan(math.nan, first)
     absorb(progress, observations, plan, None, None)
     del progress.outputs[:-1]
-    beside = None if turn.candidate is None else shadow.follow(turn.candidate, spec, observations, plan, None, None)
+    beside = None
+    if turn.candidate is not None:
+        beside = shadow.follow(turn.candidate, spec, observations, plan, None, None, adaptive=turn.adaptive)
     outcome = _pack(turn, progress, None, first, None, None, beside)
     outcome.record.ring, outcome.record.last, outcome.record.label = b"", None, label
     return outcome
@@ -108,7 +111,6 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
     first = record.step + 1
     plan = turn.plan(record.last_time, first, bridged=expired)
     told: Told | None = None
-    own = False  # whether what was told is the served track's own prediction
     here = None if expired else shadow.kept(record, spec)
     if expired:
         progress = fresh(spec, engine, "restarted", "expired")
@@ -120,12 +122,13 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
         track, behind, second = here
         progress = Progress(spec, engine, track.state[None], track.y, record.context, behind, "carried")
         progress.reason = PROMOTED if second else None
-        told, own = _told(spec, record), not second
+        told = _told(spec, record)
     progress.stretch = turn.unstretched()
     if turn.adaptive and here is not None:
         progress.stretch = here.track.stretch or progress.stretch
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
-    beside = turn.shadow(plan, progress, told if own else None, None if expired else record)
+    own = told if told is not None and told.own else None
+    beside = turn.shadow(plan, progress, own, None if expired else record)
     return _pack(turn, progress, record, first, live, scored, beside)
 
 
@@ -187,7 +190,7 @@ def _pack(
         ),
         last=last,
     )
-    return Outcome(record, progress, scored, None if beside is None else beside.paired, interval)
+    return Outcome(record, progress, scored, interval, None if beside is None else beside.paired)
 
 
 def _told(spec: ModelSpec, record: Record) -> Told:

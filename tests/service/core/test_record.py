@@ -43,15 +43,31 @@ def a_record(seed=0, *, state=10, features=3, targets=2, width=3, context=4, tra
         created=1.5,
         touched=2.5,
         tracks=tuple(
-            Track(rng.bytes(32).hex(), floats(state), floats(targets, width), tuple(rng.standard_normal(4).tolist()),
-                  tuple(rng.standard_normal(targets).tolist()))
+            Track(
+                rng.bytes(32).hex(),
+                floats(state),
+                floats(targets, width),
+                tuple(rng.standard_normal(4).tolist()),
+                tuple(rng.standard_normal(targets).tolist()),
+            )
             for state, width in ((state, width), shadow)[:tracks]
         ),
         context=floats(context, features),
         live=LiveErrors(3, 2.5, tuple(rng.standard_normal(targets * 4).tolist())),
         ring=kept,
-        last=LastAnswer("rebuilt", "model_updated", 2, 40, 3, 0.0, floats(targets), floats(rows, targets, width),
-                        floats(rows, targets, 2) if bounded else None, 0.9, floats(targets))
+        last=LastAnswer(
+            "rebuilt",
+            "model_updated",
+            2,
+            40,
+            3,
+            0.0,
+            floats(targets),
+            floats(rows, targets, width),
+            floats(rows, targets, 2) if bounded else None,
+            0.9,
+            floats(targets),
+        )
         if answered
         else None,
     )
