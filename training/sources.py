@@ -82,8 +82,9 @@ def rows_of(job: Job, table: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each series by time; of rows of the same series and time the last one."""
-    return rows.drop_duplicates(["series", "time"], keep="last").sort_values("time", kind="stable")
+    """One series after another as they first appear, each by time; of rows of the same series and time the last one."""
+    order = np.lexsort((rows["time"].to_numpy(np.float64), pd.factorize(rows["series"])[0]))  # stable
+    return rows.iloc[order].drop_duplicates(["series", "time"], keep="last")
 
 
 def series_of(job: Job, rows: pd.DataFrame) -> list[Series]:

@@ -98,8 +98,11 @@ def test_a_grown_csv_is_read_on_from_where_it_ended(tmp_path, parsed):
 
 def test_without_a_cache_files_are_as_load_series_has_them(tmp_path):
     path = tmp_path / "pump.csv"
-    rows(*range(50)).to_csv(path, index=False)
-    assert same(gather(job({"path": str(path)}), None).series, load_series(job({"path": str(path)})))
+    table = pd.concat([rows(*range(5, 50)), rows(*range(3, 50), pump="b"), rows(*range(50), pump="0")])
+    table.sort_values("time", kind="stable").to_csv(path, index=False)
+    pumps = job({"path": str(path), "series": "pump"})
+    assert [each.id for each in load_series(pumps)] == ["0", "b", "a"]
+    assert same(gather(pumps, None).series, load_series(pumps))
 
 
 def test_a_csv_whose_past_changed_is_read_whole(tmp_path, parsed):
