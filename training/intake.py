@@ -85,9 +85,10 @@ def _merged(old: pd.DataFrame, fresh: pd.DataFrame, *, whole: bool) -> tuple[pd.
     """`old` and `fresh` rows together, or `fresh` alone if it is the `whole`; and how many of what kind it has."""
     once = in_order(fresh)
     values = [column for column in once.columns if column[0] == "x"]
-    known = pd.MultiIndex.from_frame(once[_KEY]).isin(pd.MultiIndex.from_frame(old[_KEY]))
+    near = old[old["time"] >= once["time"].min()] if len(once) else old.iloc[:0]  # all that could be the same
+    known = pd.MultiIndex.from_frame(once[_KEY]).isin(pd.MultiIndex.from_frame(near[_KEY]))
     latest = once["series"].map(old.groupby("series")["time"].max())
-    same = len(once.merge(old, on=[*_KEY, *values], how="inner")) if known.any() else 0
+    same = len(once.merge(near, on=[*_KEY, *values], how="inner")) if known.any() else 0
     found = {
         "new_rows": int((~known).sum()),
         "late_rows": int((~known & (once["time"] < latest).to_numpy()).sum()),
