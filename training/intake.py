@@ -35,7 +35,8 @@ class Gathered:
     `new_rows` were not there the last time, `late_rows` of them are older than the newest row their series had then.
     `duplicates` are rows of a series and time that came again with other values, or several times at once: the newest
     counts. `gaps` are steps of `interval_s` in which nothing was observed; 0 for a job without an interval. They are
-    not filled: observations follow each other whatever the time between them, as `load_series` has it.
+    not filled: observations follow each other whatever the time between them, as `load_series` has it. `left_out` are
+    clients of a log that have too few observations, or not every `interval_s`.
     """
 
     series: list[Series]
@@ -43,6 +44,7 @@ class Gathered:
     late_rows: int = 0
     duplicates: int = 0
     gaps: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +70,25 @@ def gather(job: Job, cache: Path | None) -> Gathered:
     fresh = rows_of(job, batch.table)
     rows, found = _merged(kept.rows, fresh, whole=batch.whole)
     series = series_of(job, rows)
-    gaps = 0
+    gaps, ids = 0, {each.id for each in series}
+    left_out = 0
+    if job.source.observations is not None and job.source.only is None:
+        left_out = rows["series"].nunique() - len(ids)
     if job.interval_s is not None:
-        ids = {each.id for each in series}
         gaps = sum(_missing(group, job.interval_s) for key, group in rows.groupby("series") if str(key) in ids)
     if cache is not None and (len(fresh) or batch.whole or batch.mark != kept.mark):
         _keep(cache, reads, rows, batch.mark)
-    return Gathered(series, **found, gaps=gaps)
+    return Gathered(series, **found, gaps=gaps, left_out=left_out)
 
 
 def _merged(old: pd.DataFrame, fresh: pd.DataFrame, *, whole: bool) -> tuple[pd.DataFrame, dict[str, int]]:
     """`old` and `fresh` rows together, or `fresh` alone if it is the `whole`; and how many of what kind it has."""
     once = in_order(fresh)
     values = [column for column in once.columns if column[0] == "x"]
-    known = pd.MultiIndex.from_frame(once[_KEY]).isin(pd.MultiIndex.from_frame(old[_KEY]))
+    near = old[old["time"] >= once["time"].min()] if len(once) else old.iloc[:0]  # all that could be the same
+    known = pd.MultiIndex.from_frame(once[_KEY]).isin(pd.MultiIndex.from_frame(near[_KEY]))
     latest = once["series"].map(old.groupby("series")["time"].max())
-    same = len(once.merge(old, on=[*_KEY, *values], how="inner")) if known.any() else 0
+    same = len(once.merge(near, on=[*_KEY, *values], how="inner")) if known.any() else 0
     found = {
         "new_rows": int((~known).sum()),
         "late_rows": int((~known & (once["time"] < latest).to_numpy()).sum()),

@@ -60,10 +60,11 @@ def frame_of(logged: Logged, blocks: Iterable[Rows]) -> pd.DataFrame:
     clock: list[bool] = []
     times: list[float] = []
     values = bytearray()
+    once: dict[str, str] = {}  # one string for each name, however often it was read
     for block in blocks:
         n = len(block)
-        tenant.append(block.tenant)
-        client.append(block.client)
+        tenant.append(once.setdefault(block.tenant, block.tenant))
+        client.append(once.setdefault(block.client, block.client))
         counts.append(n)
         first.append(block.step)
         absorbed.append(block.absorbed)

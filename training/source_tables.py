@@ -34,7 +34,8 @@ class Query(Table):
 
 class FromLog(Table):
     """The service's observation log, of the model called as the job: in `dir`, null for RECURVE_OBSERVATIONS_DIR or
-    else var/observations. Each client is a series; those with fewer than `shortest` observations are left out.
+    else var/observations. Each client is a series; those with fewer than `shortest` observations are left out, and
+    those that are usually not observed every `interval_s`.
     """
 
     dir: str | None = None

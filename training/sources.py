@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,32 +83,30 @@ def rows_of(job: Job, table: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each series by time; of rows of the same series and time the last one."""
-    return rows.drop_duplicates(["series", "time"], keep="last").sort_values("time", kind="stable")
+    """One series after another as they first appear, each by time; of rows of the same series and time the last one."""
+    order = np.lexsort((rows["time"].to_numpy(np.float64), pd.factorize(rows["series"])[0]))  # stable
+    return rows.iloc[order].drop_duplicates(["series", "time"], keep="last")
 
 
 def series_of(job: Job, rows: pd.DataFrame) -> list[Series]:
     """The job's series out of rows; each is checked. SourceInvalid as `load_series` says."""
     source = job.source
-    if source.observations is not None:
-        rows = rows[rows.groupby("series")["time"].transform("size") >= source.observations.shortest]
-        if rows.empty:
-            least = source.observations.shortest
-            raise SourceInvalid(source, f"no client of {job.name} has {least} observations (observations.shortest)")
-    elif source.series is None:
+    if source.observations is None and source.series is None:
         return [_checked(job, job.name, rows)]
     if rows.empty:
         raise SourceInvalid(source, "has no rows")
-    groups = dict(_groups(rows))
+    groups = {str(key): group for key, group in rows.groupby("series", sort=False)}
+    if source.observations is not None:  # one client that is new or keeps no time must not stop the others' training
+        least = source.observations.shortest
+        groups = {key: each for key, each in groups.items() if len(each) >= least and _off_interval(job, each) is None}
+        if not groups:
+            on = "" if job.interval_s is None else f" about {job.interval_s:g} s apart"
+            raise SourceInvalid(source, f"no client of {job.name} has {least} observations{on} (observations.shortest)")
     wanted = list(groups) if source.only is None else list(source.only)
     if unknown := [key for key in wanted if key not in groups]:
         where = "" if source.series is None else f" in column {source.series!r}"
         raise SourceInvalid(source, f"no series {unknown}{where}; it has {sorted(groups)}")
     return [_checked(job, key, groups[key]) for key in wanted]
-
-
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    return ((str(key), group) for key, group in rows.groupby("series", sort=False))
 
 
 def _empty(job: Job) -> pd.DataFrame:
@@ -154,14 +152,20 @@ def _checked(job: Job, key: str, rows: pd.DataFrame) -> Series:
     if (late := np.diff(times) <= 0).any():
         at = int(np.argmax(late)) + 1
         raise SourceInvalid(source, f"series {key!r}: times must rise, but row {at + 1} is not after row {at}")
-    apart = spans(rows)
-    if job.interval_s is not None and len(apart):
-        usual = float(np.median(apart))
-        if abs(usual / job.interval_s - 1) > INTERVAL_TOLERANCE:
-            raise SourceInvalid(
-                source, f"series {key!r} is usually observed every {usual:g} s, but interval_s is {job.interval_s:g}"
-            )
+    if (usual := _off_interval(job, rows)) is not None:
+        raise SourceInvalid(
+            source, f"series {key!r} is usually observed every {usual:g} s, but interval_s is {job.interval_s:g}"
+        )
     return Series(key, times, values)
+
+
+def _off_interval(job: Job, rows: pd.DataFrame) -> float | None:
+    """How often a series is usually observed, if that is not every `interval_s`."""
+    apart = spans(rows)
+    if job.interval_s is None or not len(apart):
+        return None
+    usual = float(np.median(apart))
+    return usual if abs(usual / job.interval_s - 1) > INTERVAL_TOLERANCE else None
 
 
 def spans(rows: pd.DataFrame) -> NDArray[np.float64]:

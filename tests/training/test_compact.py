@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import duckdb
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from models.journal import Logged
 from models.journals import JOURNAL
+from tests.service.observed.test_log import LoggedDesk
 from tests.training.observing import DAY, NOON, block, journal
 from training import compact as compact_module
 from training.__main__ import main
@@ -172,11 +174,46 @@ def test_pandas_reads_the_log(tmp_path):
     assert found.groupby("client")["flow"].sum().to_dict() == {"a": 55.0}
 
 
+def test_compactions_beside_writers_that_begin_and_close_journals_lose_and_double_nothing(tmp_path):
+    desks = [LoggedDesk(tmp_path / JOURNAL, journal_s=1e-3) for _ in range(2)]
+    done = threading.Event()
+
+    def observe(number, desk):
+        desk.key = desk.key._replace(client=f"c{number}")
+        for value in range(300):
+            desk.send((float(value), 0.0))
+            desk.log.write()
+        desk.log.stop()
+
+    def compact_all():
+        while not done.is_set():
+            compact(tmp_path)
+
+    writers = [threading.Thread(target=observe, args=each) for each in enumerate(desks)]
+    compactors = [threading.Thread(target=compact_all) for _ in range(2)]
+    (tmp_path / JOURNAL).mkdir()
+    for thread in (*writers, *compactors):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in compactors:
+        thread.join()
+    compact(tmp_path)
+    found = table(tmp_path, "toy")
+    for number in range(2):
+        rows = found[found["client"] == f"c{number}"]
+        assert rows["step"].tolist() == list(range(1, 301))
+        assert rows["a"].tolist() == list(range(300))
+    assert [desk.counts.lost for desk in desks] == [0, 0]
+
+
 # Forks a compaction per moment and kills it right before its k-th call that changes the disk, or right after it opened
 # a file to write, for each k in turn; the production code has no hooks.
 KILLER = """
 import io, os, pathlib, signal, sys
 from pathlib import Path
+from tests.service.observed.test_log import LoggedDesk
 from tests.training.observing import DAY, NOON, block, journal
 import training.compact
 from training.compact import compact

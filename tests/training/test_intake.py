@@ -98,8 +98,11 @@ def test_a_grown_csv_is_read_on_from_where_it_ended(tmp_path, parsed):
 
 def test_without_a_cache_files_are_as_load_series_has_them(tmp_path):
     path = tmp_path / "pump.csv"
-    rows(*range(50)).to_csv(path, index=False)
-    assert same(gather(job({"path": str(path)}), None).series, load_series(job({"path": str(path)})))
+    table = pd.concat([rows(*range(5, 50)), rows(*range(3, 50), pump="b"), rows(*range(50), pump="0")])
+    table.sort_values("time", kind="stable").to_csv(path, index=False)
+    pumps = job({"path": str(path), "series": "pump"})
+    assert [each.id for each in load_series(pumps)] == ["0", "b", "a"]
+    assert same(gather(pumps, None).series, load_series(pumps))
 
 
 def test_a_csv_whose_past_changed_is_read_whole(tmp_path, parsed):
@@ -329,6 +332,7 @@ def test_the_log_is_a_source_and_only_new_parts_are_read(tmp_path, monkeypatch):
     found = gather(short, cache)
     assert flows(found) == {"a": [1, 2, 3, 4, 5]}
     assert counts(found) == (6, 0, 0, 0)
+    assert found.left_out == 1
     assert found.series[0].times.tolist() == [NOON + 60 * step for step in range(1, 6)]
     journal(tmp_path / "log", block(7, (7.0, 0.0)), block(2, (2.0, 2.0), (3.0, 3.0), client="b"))
     journal(tmp_path / "log", block(5, (5.5, 0.0), absorbed=NOON + 9000), block(1, (1.0, 0.0), tenant="other"))
@@ -350,6 +354,20 @@ def test_a_client_that_began_anew_goes_on_in_time(tmp_path):
         block(1, (3.0, 0.0), (4.0, 0.0), begun=NOON + 500, times=later, absorbed=NOON + 700),
     )
     assert flows(gather(job(source), None)) == {"a": [1, 2, 3, 4]}
+
+
+def test_a_client_that_keeps_no_time_does_not_stop_the_others(tmp_path):
+    source = {"observations": {"dir": str(tmp_path), "shortest": 2}}
+    seldom = [NOON, NOON + 150, NOON + 300]
+    three = [(1.0, 0.0), (2.0, 0.0), (3.0, 0.0)]
+    journal(tmp_path, block(1, *three, client="seldom", times=seldom))
+    with pytest.raises(SourceInvalid, match="about 60 s apart"):
+        gather(job(source, interval_s=60.0), None)
+    journal(tmp_path, block(1, *three))
+    found = gather(job(source, interval_s=60.0), None)
+    assert flows(found) == {"a": [1, 2, 3]}
+    assert found.left_out == 1
+    assert len(gather(job(source), None).series) == 2
 
 
 def test_times_of_the_services_clock_are_no_intervals(tmp_path):

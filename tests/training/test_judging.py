@@ -25,3 +25,13 @@ def test_the_columns_of_another_file_may_be_named(tmp_path, made_by):
 def test_columns_without_a_file_are_refused(tmp_path):
     with pytest.raises(TrainingError, match="--data"):
         job_of(manifest(job=job().model_dump(mode="json")), None, "when")
+
+
+@pytest.mark.parametrize("source", ["observations", {"sql": {"url_env": "PLANT_URL", "query": "SELECT 1"}}])
+def test_a_version_made_from_no_file_is_judged_by_its_source_or_by_a_file(tmp_path, source):
+    made_by = job().model_dump(mode="json") | {"source": source}
+    assert job_of(manifest(job=made_by), None).source.path is None
+    found = job_of(manifest(job=made_by), tmp_path / "a.csv").source
+    assert found.file == tmp_path / "a.csv"
+    assert found.sql is None
+    assert found.observations is None

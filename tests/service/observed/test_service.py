@@ -6,6 +6,10 @@ from models.journal import Damage, read
 from models.journals import JOURNAL, complete_journals
 from tests.conftest import SINGLE, TRIPLE
 from tests.serving import running_service, wait_until
+from training.intake import gather
+from training.job import Job
+
+FROM_LOG = {"observations": {"shortest": 1}}
 
 
 def logged(folder):
@@ -16,7 +20,7 @@ def logged(folder):
     return rows
 
 
-def test_a_clean_stop_loses_nothing_and_a_kill_no_more_than_was_not_written(tiny_repository, tmp_path):
+def test_a_clean_stop_loses_nothing_and_a_kill_no_more_than_was_not_written(tiny_repository, tmp_path, monkeypatch):
     state, folder = f"sqlite:///{tmp_path / 'state'}", tmp_path / "observations"
     settings = {"log_observations": SINGLE, "observations_dir": folder}
     with running_service(tiny_repository, state, 2, **settings) as service, requests.Session() as session:
@@ -34,6 +38,14 @@ def test_a_clean_stop_loses_nothing_and_a_kill_no_more_than_was_not_written(tiny
     assert {(*row[:3], tuple(row[3])) for row in logged(folder)} == expected
     assert len(logged(folder)) == 60
 
+    monkeypatch.setenv("RECURVE_OBSERVATIONS_DIR", str(folder))
+    features = [{"name": "temperature"}]
+    pump = Job.model_validate({"name": SINGLE, "source": FROM_LOG, "features": features, "targets": features})
+    gathered = gather(pump, None)
+    assert {each.id: each.values[:, 0].tolist() for each in gathered.series} == {
+        f"c{k}": [float(step) for step in range(k, 60, 3)] for k in range(3)
+    }
+
     with running_service(tiny_repository, state, 1, **settings) as service, requests.Session() as session:
         url = f"{service.url}/v1/models"
         send(SINGLE, "c0", 1.0, 2.0)
@@ -43,5 +55,5 @@ def test_a_clean_stop_loses_nothing_and_a_kill_no_more_than_was_not_written(tiny
 
         wait_until(written, 60, "the rows are written")
         service.kill_group()
-    assert sorted(row[2] for row in logged(folder) if row[1] == "c0")[-1] == 21
-    assert len(logged(folder)) == 61  # two observations of one request are one block of rows
+    wait_until(lambda: len(logged(folder)) == 1, 30, "the killed worker's journal is nobody's")
+    assert gather(pump, None).series[0].values[-3:, 0].tolist() == [57.0, 1.0, 2.0]
