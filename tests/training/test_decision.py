@@ -53,11 +53,11 @@ def test_a_candidate_that_beat_a_version_which_is_stable_no_more_does_not_appear
     beaten = champion_of(repository, "sensor")
     repository.set_label("sensor", "stable", 1)
     for champion in (beaten, None):
-        with pytest.raises(TrainingError, match="the stable version changed"), repository.stage("sensor") as staging:
+        word = last_word(repository, "sensor", champion)
+        with repository.stage("sensor") as staging:
             write_sample(staging)
-            repository.publish(
-                staging, sample_manifest(), "candidate", last_word=last_word(repository, "sensor", champion)
-            )
+            with pytest.raises(TrainingError, match="the stable version changed"):
+                repository.publish(staging, sample_manifest(), "candidate", last_word=word)
     assert repository.versions("sensor") == [1, 2]
 
 
