@@ -194,7 +194,11 @@ class _Run:
         cut = [each if longest is None else each.part(max(0, len(each) - longest), len(each)) for each in series]
         fitting = [each for each in cut if _splits(each, self._job)]
         if not fitting:
-            raise TooShort.to_split(max(cut, key=len))
+            most = max(map(len, cut))
+            raise TooShort(
+                f"no series is long enough: of {most} observations retrain.holdout takes {self._settings.holdout}, and "
+                "the rest is too little to learn from; lower it, or wait for more"
+            )
         demand_residuals(split(fitting, self._job), self._job.ahead)
         if len(fitting) < len(cut):
             self._stages.say(f"{len(cut) - len(fitting)} of {len(cut)} series are too short yet and left out.")
