@@ -6,11 +6,13 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PATH=/opt/recurve/bin:$PATH \
     HOME=/tmp \
-    RECURVE_MODELS_DIR=/var/lib/recurve/models
+    RECURVE_MODELS_DIR=/var/lib/recurve/models \
+    RECURVE_OBSERVATIONS_DIR=/var/lib/recurve/observations \
+    RECURVE_TRAINING_CACHE=/var/lib/recurve/training
 # One numbered user in every image, so that both sides may use a shared volume; a new volume takes these folders' owner.
 RUN groupadd --gid 10001 recurve \
  && useradd --uid 10001 --gid recurve --no-create-home --home-dir /tmp --shell /usr/sbin/nologin recurve \
- && install -d -o recurve -g recurve /var/lib/recurve/models /var/lib/recurve/state \
+ && cd /var/lib && install -d -o recurve -g recurve recurve/models recurve/state recurve/observations recurve/training \
  && python -m venv /opt/recurve
 WORKDIR /app
 

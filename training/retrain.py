@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,20 @@ def only_run(repository: Repository, name: str) -> Iterator[bool]:
             os.close(held)
 
 
+def last_word(repository: Repository, name: str, champion: Champion | None) -> Callable[[], None]:
+    """What is asked under the repository's lock, right before a candidate appears that has beaten `champion`.
+
+    TrainingError if another version is stable by now, KeyboardInterrupt if a stop was asked for.
+    """
+
+    def asked() -> None:
+        if repository.labels(name).labels.get(STABLE) != (None if champion is None else champion.version):
+            raise TrainingError(f"{name}: the stable version changed while this ran; run it again to beat that one")
+        INTERRUPTION.publishing()
+
+    return asked
+
+
 class _Run:
     """One run: what it has found out so far is in `facts`."""
 
@@ -119,11 +133,6 @@ class _Run:
             made.append(decide(self._settings, found.reasons, against))
             return _noted(found, against, made[0], repository.labels(name).generation)
 
-        def last_word() -> None:
-            if repository.labels(name).labels.get(STABLE) != (None if champion is None else champion.version):
-                raise TrainingError(f"{name}: the stable version changed while this ran; run it again to beat that one")
-            INTERRUPTION.publishing()
-
         with repository.stage(name) as staging:
             manifest: Manifest = exported(stages, staging, fitted, series)
             curve = Curve(fitted.history, fitted.best)
@@ -134,7 +143,9 @@ class _Run:
             if made[0].label is None:
                 return made[0], evaluation, str(keep_report(repository, staging, name))
             with stages.stage("publish", bar=False):
-                version = repository.publish(staging, manifest, made[0].label, last_word=last_word)
+                version = repository.publish(
+                    staging, manifest, made[0].label, last_word=last_word(repository, name, champion)
+                )
         self.facts["version"] = version
         return made[0], evaluation, str(repository.bundle(name, version) / "report" / "report.html")
 
@@ -183,7 +194,11 @@ class _Run:
         cut = [each if longest is None else each.part(max(0, len(each) - longest), len(each)) for each in series]
         fitting = [each for each in cut if _splits(each, self._job)]
         if not fitting:
-            raise TooShort.to_split(max(cut, key=len))
+            most = max(map(len, cut))
+            raise TooShort(
+                f"no series is long enough: of {most} observations retrain.holdout takes {self._settings.holdout}, and "
+                "the rest is too little to learn from; lower it, or wait for more"
+            )
         demand_residuals(split(fitting, self._job), self._job.ahead)
         if len(fitting) < len(cut):
             self._stages.say(f"{len(cut) - len(fitting)} of {len(cut)} series are too short yet and left out.")

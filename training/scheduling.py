@@ -42,14 +42,21 @@ def run_until_stopped(
     metrics: tuple[str, int] | None,
     parallel: int,
 ) -> None:
-    """Serve `metrics` (host, port) and run what is due, until SIGTERM or Ctrl-C; then end it, and return."""
+    """Serve `metrics` (host, port) and run what is due, until SIGTERM or Ctrl-C; then end it, and return.
+
+    TrainingError if another scheduler has the status file, or something else the port.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     status = StatusFile(status_file, _now)
-    scheduler = Scheduler(planned, repository, status, Runs(), _now, parallel=parallel)
-    try:
-        if metrics is not None:
+    if metrics is not None:
+        try:
             serve_metrics(status, *metrics)
-        scheduler.start()
+        except OSError as exc:
+            host, port = metrics
+            raise TrainingError(f"can't listen on {host}:{port} ({exc.strerror}); see --metrics-port") from exc
+    scheduler = Scheduler(planned, repository, status, Runs(), _now, parallel=parallel)
+    scheduler.start()
+    try:
         never = threading.Event()
         while not never.wait(LOOK_S):
             scheduler.look()

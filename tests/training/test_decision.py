@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from models.manifest import Feature, Manifest, Target
-from tests.models.samples import sample_manifest
+from models.repository import Repository
+from tests.models.samples import publish_sample, sample_manifest, write_sample
+from training.champion import champion_of
 from training.contest import Contest, contest
 from training.decision import EXIT_CODES, Ended, decide
 from training.evaluate import Track
 from training.hindcast import hindcast
 from training.job import FeatureColumn, Job, Source, TargetColumn
 from training.paired import Paired
+from training.refusals import TrainingError
+from training.retrain import last_word
 from training.sources import Series
 from training.tables import Retrain
 
@@ -40,6 +44,21 @@ def test_a_candidate_is_published_for_what_it_shows_and_rejected_for_what_it_lac
     assert found.label == label
     assert why in found.text
     assert set(missed) <= set(found.reasons)
+
+
+def test_a_candidate_that_beat_a_version_which_is_stable_no_more_does_not_appear(tmp_path):
+    repository = Repository(tmp_path)
+    for _ in range(2):
+        publish_sample(repository)
+    beaten = champion_of(repository, "sensor")
+    repository.set_label("sensor", "stable", 1)
+    for champion in (beaten, None):
+        word = last_word(repository, "sensor", champion)
+        with repository.stage("sensor") as staging:
+            write_sample(staging)
+            with pytest.raises(TrainingError, match="the stable version changed"):
+                repository.publish(staging, sample_manifest(), "candidate", last_word=word)
+    assert repository.versions("sensor") == [1, 2]
 
 
 def test_every_way_to_end_has_an_exit_code_of_its_own():

@@ -15,12 +15,14 @@ ROOT = Path(__file__).parents[2]
 # A command of the group that publishes a small bundle; the signal comes from within the process, so the moment is
 # exact. Each run is a fork of its own. What it was asked, and how it ended, is printed as a line of JSON.
 RUN = """
-import json, os, signal, sys, weakref
+import json, os, shutil, signal, sys, weakref
 from pathlib import Path
 from models.repository import Repository
 from tests.models.samples import publish_sample, sample_manifest, write_sample
+from models.errors import RepositoryError
 from training.__main__ import main
 from training.interruption import INTERRUPTION
+from training.refusals import TrainingError
 from training.quiet import quiet
 
 def ask():
@@ -60,6 +62,7 @@ def nothing():
     pass
 
 def die_at(moment):
+    os.fsync = lambda descriptor: None  # a stopped process leaves the same with it and without
     names = ("mkdir", "open", "fsync", "rename", "replace", "rmdir", "unlink", "close")
     count = 0
     def wrap(real):
@@ -89,9 +92,9 @@ def run(folder, before, moment):
 root = Path(sys.argv[1])
 cases = [(case.__name__, case, 0) for case in (deleted, swallowed, called_back, turned, held)]
 cases += [(str(moment), nothing, moment) for moment in range(1, 46)]
+publish_sample(Repository(root / "before"))
 for name, before, moment in cases:
-    folder = root / name
-    publish_sample(Repository(folder))
+    folder = shutil.copytree(root / "before", root / name)
     os.environ["RAN"] = str(folder / "ran")
     pid = os.fork()
     if pid == 0:

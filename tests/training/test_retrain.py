@@ -171,6 +171,14 @@ def test_a_second_run_of_a_model_is_told_of_the_first_and_a_dead_one_holds_nothi
     assert shore.retrain()[0]["outcome"] == "nothing_new"
 
 
+def test_too_short_a_series_is_told_with_the_holdout(tmp_path):
+    shore = Shore(tmp_path)
+    shore.grow(150, 24)
+    found, _ = shore.retrain()
+    assert found["exit"] == 1
+    assert "of 150 observations retrain.holdout takes 200" in found["text"]
+
+
 def test_an_error_is_a_summary_too(tmp_path):
     shore = Shore(tmp_path)
     found, said = shore.retrain()

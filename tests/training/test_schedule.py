@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -125,6 +126,17 @@ def test_jobs_without_a_schedule_and_two_of_one_model_are_refused(tmp_path):
     result = CliRunner().invoke(main, ["schedule", str(tmp_path / "plain.toml")])
     assert result.exit_code == 1
     assert "has no [schedule] table" in result.output
+
+
+def test_a_port_that_is_taken_is_told(tmp_path):
+    arguments = ["schedule", str(write_job(tmp_path)), "--models-dir", str(tmp_path / "models")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status = ["--status-file", str(tmp_path / "status.json"), "--metrics-port", port]
+        result = CliRunner().invoke(main, [*arguments, *status])
+    assert result.exit_code == 1
+    assert f"can't listen on 127.0.0.1:{port}" in result.output
+    assert "see --metrics-port" in result.output
 
 
 class Counted:
