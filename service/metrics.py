@@ -158,15 +158,23 @@ class ServedNow:
         self._known: tuple[float, dict[str, int]] = (float("-inf"), {})
 
     def collect(self) -> Iterable[Metric]:
-        """`recurve_model_info`, `recurve_load_problems` and, over a store that can count, `recurve_clients`."""
+        """`recurve_model_info`, `recurve_interval_level`, `recurve_load_problems` and, over a store that can count,
+        `recurve_clients`."""
         models = self._registry.models
         info = GaugeMetricFamily(
             "recurve_model_info", "Labels of served versions.", labels=["model", "label", "version"]
         )
+        level = GaugeMetricFamily(
+            "recurve_interval_level", "Share of observations that intervals are to cover.", labels=["model", "version"]
+        )
         for name, model in sorted(models.items()):
             for label, version in sorted(model.labels.items()):
                 info.add_metric([name, label, str(version)], 1)
+            for version, served in sorted(model.versions.items()):
+                if served.spec.level is not None:
+                    level.add_metric([name, str(version)], served.spec.level)
         yield info
+        yield level
         wrong = GaugeMetricFamily(
             "recurve_load_problems",
             "Published versions that do not load; without a version, models that can't be looked up.",

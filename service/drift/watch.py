@@ -106,6 +106,9 @@ class DriftWatch:
         """Look at every model if it is time and nobody else is at it; True if it was done."""
         try:
             if not self._lease.take(self._every_s):
+                for name, model in self._registry.models.items():  # as who looked last has it
+                    _, history = self._history(name, model.labelled().spec.version)
+                    self._observer.observe_drift(name, stands=history.change is not None, new=False)
                 return False
             done = False
             try:
