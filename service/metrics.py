@@ -23,6 +23,7 @@ from service.core.types import ModelSpec
 from service.sessions import Sessions
 from service.tally import Tally
 from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
+from service.trials import Trials
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -87,6 +88,7 @@ class Metrics:
             registry=self._registry,
         )
         self.sessions = Sessions(self._registry, self._tally)
+        self.trials = Trials(self._registry, self._tally)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
