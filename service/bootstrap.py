@@ -28,6 +28,7 @@ from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
+from service.judge import Judge, PairedSums, Terms
 from service.labels import RepositoryLabels
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
@@ -105,7 +106,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT, loader.problems)
     observed = _observation_log(settings, clock, metrics)
-    witnesses: list[Witness] = [metrics.live, *(() if observed is None else (observed,))]
+    witnesses: list[Witness] = [metrics.live, PairedSums(sums), *(() if observed is None else (observed,))]
+    labels = RepositoryLabels(repository, loader)
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
@@ -113,7 +115,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             pinner=Pinner(registry, store, locks, clock, limits),
-            labels=RepositoryLabels(repository, loader),
+            labels=labels,
+            evidence=repository.evidence,
             registry=registry,
             store=store,
             problems=loader.problems,
@@ -129,7 +132,10 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     drift_lease = Lease(store, "drift", clock)
     drift = DriftWatch(registry, store, sums, drift_lease, metrics.drift, settings.models_dir, settings.drift_every_s)
-    background = tuple(each for each in (sums, metrics, loader, sweeper, drift, observed) if each is not None)
+    terms = Terms(settings.promote, settings.promote_level, settings.promote_deadline_h)
+    judge = Judge(registry, repository, labels, sums, Lease(store, "judge", clock), clock, metrics.trials, terms)
+    parts = (sums, metrics, loader, sweeper, drift, judge, observed)
+    background = tuple(each for each in parts if each is not None)
     for each in background:
         each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))

@@ -26,6 +26,7 @@ from service.logged import LoggedObservations
 from service.sessions import Sessions
 from service.tally import Tally
 from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
+from service.trials import Trials
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -93,6 +94,7 @@ class Metrics:
         self.logged = LoggedObservations(self._registry)
         self.live = LiveErrorSums(self._registry, self._tally)
         self.drift = DriftMetrics(self._registry)
+        self.trials = Trials(self._registry, self._tally)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
