@@ -66,9 +66,8 @@ class Scheduler:
         self._room = threading.Semaphore(parallel)
         self._alone = {name: threading.Lock() for name in self._planned}
         self._stopping = False
-        self._clock = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(2 * len(self._planned))}, timezone="UTC", logger=log
-        )
+        executors = {"default": ThreadPoolExecutor(2 * len(self._planned))}
+        self._clock = BackgroundScheduler(executors=executors, timezone="UTC")
 
     def start(self) -> None:
         """Plan every job and begin."""
@@ -95,7 +94,8 @@ class Scheduler:
         """End what runs, and return when it has ended."""
         self._stopping = True
         self._runner.stop()
-        self._clock.shutdown(wait=True)
+        if self._clock.running:
+            self._clock.shutdown(wait=True)
 
     def look(self) -> None:
         """Begin runs for drift that was noted and not answered yet, and write down what is due next."""
@@ -127,7 +127,7 @@ class Scheduler:
         self._status.change(name, running_since=began, last_run=began, last_reason=reason)
         log.info("training %s again (%s)", name, reason)
         ran = self._runner.run(self._planned[name].commands)
-        log.info("%s: %s: %s", name, ran.outcome, ran.text)
+        log.info("%s ended (%s): %s", name, ran.outcome, ran.text)
         before, ended = self._status.of(name), self._now()
         outcome = ran.outcome if ran.outcome in EXIT_CODES else "crashed"  # label values stay few
         self._status.change(

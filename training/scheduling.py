@@ -47,6 +47,7 @@ def run_until_stopped(
     TrainingError if another scheduler has the status file, or something else the port.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # what it does is told by us
     status = StatusFile(status_file, _now)
     if metrics is not None:
         try:
@@ -55,8 +56,8 @@ def run_until_stopped(
             host, port = metrics
             raise TrainingError(f"can't listen on {host}:{port} ({exc.strerror}); see --metrics-port") from exc
     scheduler = Scheduler(planned, repository, status, Runs(), _now, parallel=parallel)
-    scheduler.start()
     try:
+        scheduler.start()
         never = threading.Event()
         while not never.wait(LOOK_S):
             scheduler.look()
