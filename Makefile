@@ -139,6 +139,8 @@ define FIND_REDIS
 missing=()
 command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
 command -v openssl >/dev/null || missing+=(openssl)
+# promtool, which proves the Prometheus rules: where it can't be installed, the test that uses it is left out
+[[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null || command -v promtool >/dev/null || missing+=(prometheus)
 if (($${#missing[@]})); then
   if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
     echo "The tests start servers of their own, and need for it: $${missing[*]}. Install it (no service need run):" >&2

@@ -21,6 +21,7 @@ from service.core.predictor import Limits
 from service.core.registry import Registry
 from service.core.sweep import Sweep
 from service.core.types import ModelSpec
+from service.drift.watch import DriftWatch
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
@@ -49,6 +50,7 @@ class Service:
     metrics: Metrics
     sweeper: Sweeper | None
     sums: MinuteSums
+    drift: DriftWatch
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
@@ -57,6 +59,7 @@ class Service:
         self.loader.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
+        self.drift.stop()
         self.metrics.stop()  # what it settles goes into the sums
         self.sums.stop()
         self.store.close()
@@ -125,8 +128,11 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
+    drift_lease = Lease(store, "drift", clock)
+    drift = DriftWatch(registry, store, sums, drift_lease, metrics.drift, settings.models_dir, settings.drift_every_s)
+    drift.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, sweeper, sums, limit, short)
+    service = Service(app, registry, store, loader, metrics, sweeper, sums, drift, limit, short)
     app.extensions["recurve"] = service
     return service
 

@@ -25,11 +25,10 @@ Adds = Callable[[str, str, Sequence[float]], None]
 
 
 class LiveErrorSums:
-    """A witness of predicts: what it costs a request is one append.
+    """A witness of predicts. Marks wait until the tally settles, to be added to the counters.
 
-    Marks wait until the tally settles. They are then added to the counters and, as (observations scored, squared
-    error, naive squared error), to the minute's sums of the version. Errors there are in units of each target's
-    scale, so that those of several targets can be added.
+    To the minute's sums of the version they are added at once, by `adds`, as (observations scored, squared error, naive
+    squared error). Errors there are in units of each target's scale, so that those of several targets can be added.
     """
 
     def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
@@ -41,8 +40,20 @@ class LiveErrorSums:
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness."""
-        if answer.marks is not None:
-            self._waiting.append((answer.spec, answer.marks.sums))
+        if answer.marks is None:
+            return
+        spec, sums = answer.spec, answer.marks.sums
+        self._waiting.append((spec, sums))
+        if self.adds is not None:
+            scored = squared = naive_squared = 0.0
+            at = 0
+            for target in spec.targets:
+                square = target.scale * target.scale
+                scored += sums[at]
+                squared += sums[at + 2] / square
+                naive_squared += sums[at + 3] / square
+                at += MARKS
+            self.adds(spec.name, f"{SERIES}{spec.version}", (scored, squared, naive_squared))
 
     def settle(self) -> None:
         """Add up what waits."""
@@ -57,15 +68,9 @@ class LiveErrorSums:
             self._count(spec, totals[known])
 
     def _count(self, spec: ModelSpec, total: list[float]) -> None:
-        scored = squared = naive_squared = 0.0
         for k, target in enumerate(spec.targets):
             marks = total[k * MARKS : (k + 1) * MARKS]
             if spec.observed[k] < 0:
                 continue
             for counter, amount in zip(self._counters, marks, strict=True):
                 counter.labels(spec.name, spec.version, target.name).inc(amount)
-            scored += marks[0]
-            squared += marks[2] / target.scale**2
-            naive_squared += marks[3] / target.scale**2
-        if self.adds is not None and scored:
-            self.adds(spec.name, f"{SERIES}{spec.version}", (scored, squared, naive_squared))

@@ -20,6 +20,7 @@ from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateSto
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
+from service.drift.metrics import DriftMetrics
 from service.live import LiveErrorSums
 from service.sessions import Sessions
 from service.tally import Tally
@@ -89,6 +90,7 @@ class Metrics:
         )
         self.sessions = Sessions(self._registry, self._tally)
         self.live = LiveErrorSums(self._registry, self._tally)
+        self.drift = DriftMetrics(self._registry)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
@@ -154,14 +156,21 @@ class ServedNow:
         self._known: tuple[float, dict[str, int]] = (float("-inf"), {})
 
     def collect(self) -> Iterable[Metric]:
-        """`recurve_model_info`, `recurve_load_problems` and, over a store that can count, `recurve_clients`."""
+        """`recurve_model_info`, `recurve_interval_level`, `recurve_load_problems` and, over a store that can count,
+        `recurve_clients`."""
         models = self._registry.models
         info = GaugeMetricFamily(
             "recurve_model_info", "Labels of served versions.", labels=["model", "label", "version"]
         )
+        level = GaugeMetricFamily(
+            "recurve_interval_level", "Share of observations that intervals are to cover.", labels=["model", "version"]
+        )
         for name, model in sorted(models.items()):
             for label, version in sorted(model.labels.items()):
                 info.add_metric([name, label, str(version)], 1)
+            for version, served in sorted(model.versions.items()):
+                if served.spec.level is not None:
+                    level.add_metric([name, str(version)], served.spec.level)
         yield info
         wrong = GaugeMetricFamily(
             "recurve_load_problems",
@@ -170,6 +179,7 @@ class ServedNow:
         )
         for problem in self._problems():
             wrong.add_metric([problem["model"], str(problem["version"] or "")], 1)
+        yield level
         yield wrong
         clients = GaugeMetricFamily("recurve_clients", "Clients kept, by model.", labels=["model"])
         for name, count in self._clients(sorted(models)).items():

@@ -77,6 +77,9 @@ class Settings(BaseModel):
     admin_token: SecretStr | None = Field(
         None, description="The administrator's secret, 16 visible ASCII characters or more; none: labels stay."
     )
+    drift_every_s: float = Field(
+        300.0, gt=0, le=86400, description="Seconds between looks at whether a model's live errors have grown."
+    )
     access_log: bool = Field(False, description="Log one line for every request; errors and slow ones always are.")
     slow_request_s: float = Field(1.0, gt=0, description="A request that takes longer is logged.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe to log.")

@@ -28,8 +28,14 @@ RULES: dict[str, set[str]] = {
     },
     # Metrics wrap the core's ports.
     "service/metrics.py": {
-        "prometheus_client", "service.core", "service.live", "service.sessions", "service.tally", "service.timing",
+        "prometheus_client", "service.core", "service.drift.metrics", "service.live", "service.sessions",
+        "service.tally", "service.timing",
     },
+    # Drift of live errors. The detector's library is heavy: its process alone imports it.
+    "service/drift": {"models", "service.core", "service.drift.history", "service.live"},
+    "service/drift/detector.py": {"river"},
+    "service/drift/__main__.py": {"service.drift.detector"},
+    "service/drift/metrics.py": {"prometheus_client"},
     "service/live.py": {"prometheus_client", "service.core", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/tally.py": {"prometheus_client"},

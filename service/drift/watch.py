@@ -1,0 +1,215 @@
+"""The watch over live errors: a thread of each worker, of which one at a time looks whether they have changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from models.drift import Drift, read_drift, report_drift
+from models.errors import RepositoryError
+from service.core.errors import RecordCorrupt, StoreUnavailable
+from service.core.lease import Lease
+from service.core.minutes import Minute
+from service.core.ports import StateStore, Stored
+from service.core.registry import Registry
+from service.drift.history import MOST, Change, ErrorMinute, History, decode, encode, place, ratio
+from service.live import SERIES
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 15.0  # between two looks at whether it is time
+ENOUGH = 30  # minutes, before a process is started for them
+WORSE = 1.05  # a smaller growth of the errors is none to retrain for
+CHILD_S = 120.0  # of a busy machine; it takes two
+_ROOT = Path(__file__).resolve().parents[2]
+
+Shares = Mapping[str, Sequence[float]]
+Changes = Mapping[str, Sequence[tuple[int, int]]]  # see detector.changes
+
+
+class Sums(Protocol):
+    """Where the minutes' sums are read."""
+
+    def closed(self, model: str, series: str, after: float = ...) -> list[Minute]:
+        """The closed minutes of a series that began later than `after`."""
+        ...
+
+
+class ObservesDrift(Protocol):
+    """Who is told what the watch sees."""
+
+    def observe_drift(self, model: str, *, stands: bool, new: bool) -> None:
+        """Whether the served version's errors have grown; `new`: this was noticed now."""
+        ...
+
+
+class DetectorFailed(Exception):
+    """The detector's process did not answer; the message says why."""
+
+
+class DriftWatch:
+    """Looks about every `every_s` whether live errors of served versions have changed, unless another process does.
+
+    A change for the worse is counted, logged and noted in the model's folder of the repository, once. Histories are in
+    the store: whoever looks next goes on from them.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: StateStore,
+        sums: Sums,
+        lease: Lease,
+        observer: ObservesDrift,
+        models_dir: Path,
+        every_s: float,
+        detect: Callable[[Shares], Changes] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._sums = sums
+        self._lease = lease
+        self._observer = observer
+        self._models_dir = models_dir
+        self._every_s = every_s
+        self._detect = detect_apart if detect is None else detect
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin the thread."""
+        self._thread = threading.Thread(target=self._run, name="recurve-drift", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the look it is at."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        look_s = min(LOOK_S, self._every_s / 4)
+        while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
+            self.look()
+
+    def look(self) -> bool:
+        """Look at every model if it is time and nobody else is at it; True if it was done."""
+        try:
+            if not self._lease.take(self._every_s):
+                for name, model in self._registry.models.items():  # as who looked last has it
+                    _, history = self._history(name, model.labelled().spec.version)
+                    self._observer.observe_drift(name, stands=history.change is not None, new=False)
+                return False
+            done = False
+            try:
+                self._look()
+                done = True
+            finally:
+                self._lease.give_back(done=done)
+        except StoreUnavailable:
+            return False  # every request says so as well
+        except DetectorFailed as error:
+            logger.error("live errors could not be looked at", extra={"why": str(error)})
+            return False
+        return True
+
+    def _look(self) -> None:
+        found = {}
+        for name, model in self._registry.models.items():
+            stored, history = self._history(name, model.labelled().spec.version)
+            grown = self._grown(name, history)
+            if grown is not history or stored is None:
+                found[name] = stored, history, grown
+            else:
+                self._tell(name, history, new=False)
+        asked = {name: grown.shares() for name, (_, _, grown) in found.items() if len(grown.minutes) >= ENOUGH}
+        changes = self._detect(asked) if asked else {}
+        for name, (stored, before, grown) in found.items():
+            after = _after(grown, changes.get(name, []))
+            if self._store.save(
+                place(name),
+                None if stored is None else stored.nonce,
+                secrets.token_bytes(8),
+                encode(place(name), after),
+            ):
+                self._tell(name, after, new=after.change is not None and after.change != before.change)
+
+    def _history(self, model: str, version: int) -> tuple[Stored | None, History]:
+        """What is kept of the version; a new one's history begins empty."""
+        stored = self._store.load(place(model))
+        if stored is not None:
+            try:
+                history = decode(place(model), stored.blob)
+                if history.version == version:
+                    return stored, history
+            except RecordCorrupt as error:
+                logger.error("a history of live errors begins anew", extra={"model": model, "why": error.detail})
+        return stored, History(version)
+
+    def _grown(self, model: str, history: History) -> History:
+        """`history` with the minutes that were closed since; the very same if there are none."""
+        closed = self._sums.closed(model, f"{SERIES}{history.version}", history.latest)
+        if not closed:
+            return history
+        new = [ErrorMinute(start, *values[1:3]) for start, values in closed if len(values) >= 3]
+        new = [minute for minute in new if minute.squared + minute.naive_squared > 0.0]
+        return replace(history, minutes=(*history.minutes, *new)[-MOST:], latest=closed[-1].start)
+
+    def _tell(self, model: str, history: History, *, new: bool) -> None:
+        self._observer.observe_drift(model, stands=history.change is not None, new=new)
+        if history.change is None:
+            return
+        drift = Drift(version=history.version, **history.change._asdict())
+        if new:
+            logger.warning("live errors have grown", extra={"model": model, **drift.model_dump(exclude={"format"})})
+        folder = self._models_dir / model
+        try:
+            known = read_drift(folder)
+            if known is None or known.at < drift.at:  # also where the one who noticed it was ended before this
+                report_drift(folder, drift)
+        except (OSError, RepositoryError) as error:
+            if new:
+                logger.warning("the repository can't be told of it", extra={"model": model, "why": str(error)})
+
+
+def _after(history: History, changes: Sequence[tuple[int, int]]) -> History:
+    """`history` as it goes on: from the last change on, knowing the last growth of the errors that is not over."""
+    change, begin = history.change, 0
+    for at, seen in changes:
+        before, after = ratio(history.minutes[begin:at]), ratio(history.minutes[at : seen + 1])
+        if before * WORSE < after < math.inf:
+            change = Change(history.minutes[at].start, before, after)
+        elif after * WORSE < before:
+            change = None
+        begin = seen + 1
+    return replace(history, minutes=history.minutes[begin:], change=change)
+
+
+def detect_apart(series: Shares) -> Changes:
+    """What `detector.changes` says of each series, from a process that ends with the answer. DetectorFailed."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "service.drift"],
+            input=json.dumps({"series": {name: list(values) for name, values in series.items()}}),
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=CHILD_S,
+            check=True,
+        )
+        changes: Changes = json.loads(done.stdout)["changes"]
+    except subprocess.CalledProcessError as error:
+        raise DetectorFailed(error.stderr.strip()[-500:] or f"exit code {error.returncode}") from error
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+        raise DetectorFailed(str(error)) from error
+    return changes
