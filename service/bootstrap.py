@@ -87,11 +87,11 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sums = MinuteSums(store, clock, settings.minute_s)
     metrics.live.adds = sums.add
 
-    def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
-        return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
+    def opened(bundle: Path, spec: ModelSpec) -> Engine:
+        return open_engine(bundle, spec, settings.engine)
 
     repository = Repository(settings.models_dir, lock_wait_s=LABELS_WAIT_S)
-    loader = Loader(repository, registry, open_timed, poll_s=settings.poll_s)
+    loader = Loader(repository, registry, opened, wrap=metrics.time_engine, poll_s=settings.poll_s)
     registry.on_stale = loader.reload
     limits = Limits(
         max_horizon=settings.max_horizon,

@@ -29,6 +29,7 @@ USUAL_LEVEL = 0.9  # of the interval in answers, where a model has quantiles for
 RETRY_S = 30.0  # a bundle that failed is looked at again when its labels move, or after this
 
 EngineOpener = Callable[[Path, ModelSpec], Engine]
+EngineWrapper = Callable[[Engine, ModelSpec], Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,23 @@ class Loader:
 
     Every version that has a label is loaded. Newly published models are added; where labels moved, what they name
     now is loaded beside what is served and then swapped in whole. What does not load is logged and told by `problems`:
-    its model stays as it was, its label at the version it had, and no other model is held up.
+    its model stays as it was, its label at the version it had, and no other model is held up. An engine has run once
+    before `wrap` gets it to be served.
     """
 
     def __init__(
-        self, repository: Repository, registry: Registry, open_engine: EngineOpener, *, poll_s: float = 1.0
+        self,
+        repository: Repository,
+        registry: Registry,
+        open_engine: EngineOpener,
+        *,
+        wrap: EngineWrapper = lambda engine, spec: engine,
+        poll_s: float = 1.0,
     ) -> None:
         self._repository = repository
         self._registry = registry
         self._open_engine = open_engine
+        self._wrap = wrap
         self._poll_s = poll_s
         self._lock = threading.Lock()  # of all below that names models, and of a load
         self._seen: dict[str, _Signature] = {}
@@ -192,7 +201,7 @@ class Loader:
         spec = spec_of(manifest, number)
         engine = self._open_engine(self._repository.bundle(name, number), spec)
         _warm_up(engine, spec)
-        return Served(spec, engine, manifest.model_dump(mode="json"))
+        return Served(spec, self._wrap(engine, spec), manifest.model_dump(mode="json"))
 
     def _fail(self, name: str, problems: list[Problem]) -> None:
         before = self._failures.get(name)

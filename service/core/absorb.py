@@ -11,7 +11,7 @@ from service.core.errors import InvalidInput
 from service.core.lookahead import bounds, fed_back, stretched
 from service.core.ports import Engine
 from service.core.record import LiveErrors
-from service.core.scoring import Told, anomaly, restretched, score
+from service.core.scoring import Told, score
 from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
 
 Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
@@ -110,13 +110,12 @@ class Progress:
 
     def mark(self, live: LiveErrors, told: Told, x: FloatArray, *, first: bool) -> LiveErrors:
         """Hold the observation ``x`` (F,) against what was told of it; the live errors after it."""
-        if first:
-            self.anomaly = anomaly(live, self.spec, told, x)
-        after, marks, missed = score(live, self.spec, told, x, self.last_row())
+        after, marks, stretch, anomaly = score(live, self.spec, told, x, self.last_row(), self.stretch)
+        if first and anomaly is not None:
+            self.anomaly = np.array(anomaly, np.float32)
         if told.own:
             self.marks = marks if self.marks is None else [a + b for a, b in zip(self.marks, marks, strict=True)]
-            if self.stretch is not None and self.spec.level is not None:
-                self.stretch = restretched(self.stretch, missed, self.spec.level)
+            self.stretch = stretch
         return after
 
     def is_finite(self) -> bool:

@@ -37,13 +37,15 @@ def stretched(spec: ModelSpec, y: FloatArray, own: FloatArray, stretch: tuple[fl
     """
     if not any(stretch):
         return own
-    pairs = []
-    for k, ((lower, upper), point, log) in enumerate(zip(own.tolist(), y[:, 0].tolist(), stretch, strict=True)):
-        factor, middle = exp(log), min(max(point, lower), upper)
-        least, most = spec.limits[k] if spec.limits else _LIMITLESS
-        wide = max(middle - factor * (middle - lower), min(least, lower))
-        pairs.append((wide, min(middle + factor * (upper - middle), max(most, upper))))
-    return np.array(pairs, np.float32)
+    ends: list[float] = []
+    limits = spec.limits or (_LIMITLESS,) * len(stretch)
+    for (lower, upper), (point, *_), log, (least, most) in zip(own.tolist(), y.tolist(), stretch, limits, strict=True):
+        factor = exp(log)
+        middle = lower if point < lower else upper if point > upper else point
+        low, high = middle - factor * (middle - lower), middle + factor * (upper - middle)
+        ends.append(low if low > least else min(least, lower))
+        ends.append(high if high < most else max(most, upper))
+    return np.array(ends, np.float32).reshape(-1, 2)
 
 
 def fed_back(spec: ModelSpec, y: FloatArray) -> FloatArray:

@@ -34,7 +34,7 @@ from service.core.writing import until_saved
 class Limits:
     """Bounds of what one process accepts. `idle_ttl_s` None: the longer of 7 days and 30 intervals.
 
-    `adaptive_intervals`: a client's intervals widen and narrow with its own errors (`scoring.restretched`).
+    `adaptive_intervals`: a client's intervals widen and narrow with its own errors (`scoring.score`).
     """
 
     max_horizon: int = 1000

@@ -18,6 +18,7 @@ STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as th
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
 _LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
 _MOST_ANOMALY = 1e9
+_UNMARKED = (0.0,) * MARKS
 
 
 def no_errors(targets: int) -> LiveErrors:
@@ -37,32 +38,59 @@ class Told(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What an observation's mark comes to: the live errors after it, what it adds to its version's, (K, MARKS) in turn,
-    and for each target whether it was outside its interval, None without one."""
+    """What an observation's mark comes to.
+
+    The live errors after it; what it adds to its version's, MARKS numbers for each target in turn; the stretches after
+    it, where there were any; its anomaly scores, one for each target, None before ANOMALY_AFTER scored observations.
+    """
 
     live: LiveErrors
     marks: list[float]
-    missed: list[bool | None]
+    stretch: tuple[float, ...] | None
+    anomaly: list[float] | None
 
 
-def score(live: LiveErrors, spec: ModelSpec, told: Told, x: FloatArray, naive: FloatArray) -> Scored:
-    """Observation ``x`` (F,) held against what was told.
+def score(
+    live: LiveErrors,
+    spec: ModelSpec,
+    told: Told,
+    x: FloatArray,
+    naive: FloatArray,
+    stretch: tuple[float, ...] | None = None,
+) -> Scored:
+    """Observation ``x`` (F,) held against what was told; ``naive`` (F,) is the one before it, the forecast to beat.
 
-    ``naive`` (F,) is the observation before it, the forecast to beat. A target that no feature observes adds
-    nothing. Plain numbers: for a handful of targets they are ten times as fast as small arrays.
+    A target that no feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's
+    errors before this one.
+
+    `stretch` (see Track) follows the client's misses: a little narrower after each hit, by as much more wider after a
+    miss as a miss is rarer. It is adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it
+    counts: the nested family of intervals is over the logarithm of their width, tracked as a quantile (Angelopoulos,
+    Candès & Tibshirani 2023). Over any n observations the share of misses is within (d + STRETCH) / (STRETCH n) of
+    1 - level, d the way that the logarithm went, whatever the errors do, as long as it stays within STRETCH_MOST.
+
+    One loop over plain numbers: for a handful of targets that is ten times as fast as small arrays.
     """
     sums = [DECAY * total for total in live.sums]
-    marks: list[float] = [0.0] * (len(spec.targets) * MARKS)
-    missed: list[bool | None] = [None] * len(spec.targets)
+    marks: list[float] = []
+    known, anomaly = live.scored >= ANOMALY_AFTER, []
+    adapted, alpha = None if stretch is None or spec.level is None else list(stretch), 1.0 - (spec.level or 0.0)
     seen, before = x.tolist(), naive.tolist()
     interval = None if told.interval is None else told.interval.tolist()
+    at = 0
     for k, (feature, predicted) in enumerate(zip(spec.observed.tolist(), told.point.tolist(), strict=True)):
         if feature < 0:
+            marks += _UNMARKED
+            anomaly.append(math.nan)
+            at += LIVE_SUMS
             continue
         value = seen[feature]
         error, step = value - predicted, value - before[feature]
         absolute, squared, naive_squared = abs(error), error * error, step * step
-        at = k * LIVE_SUMS
+        if known:
+            usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * spec.targets[k].scale
+            ratio = absolute / (usual if usual > least else least)
+            anomaly.append(ratio if ratio < _MOST_ANOMALY else _MOST_ANOMALY)
         sums[at] += absolute
         sums[at + 1] += squared
         sums[at + 2] += naive_squared
@@ -71,44 +99,15 @@ def score(live: LiveErrors, spec: ModelSpec, told: Told, x: FloatArray, naive: F
             lower, upper = interval[k]
             bounded = 1.0
             if lower <= value <= upper:
-                covered, missed[k] = 1.0, False
+                covered = 1.0
                 sums[at + 3] += 1.0
-            else:
-                missed[k] = True
-        at = k * MARKS
-        marks[at : at + MARKS] = 1.0, absolute, squared, naive_squared, covered, bounded
-    return Scored(LiveErrors(live.scored + 1, live.weight * DECAY + 1.0, tuple(sums)), marks, missed)
-
-
-def restretched(stretch: tuple[float, ...], missed: list[bool | None], level: float) -> tuple[float, ...]:
-    """How wide the intervals are to be after some were `missed`: a little narrower after each hit, by as much more
-    wider after a miss as a miss is rarer at `level`.
-
-    Adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it counts: the interval's nested
-    family is over the logarithm of its width, tracked as a quantile (Angelopoulos, Candès & Tibshirani 2023). Over any
-    n observations the share of misses is within (d + STRETCH) / (STRETCH n) of 1 - level, d the distance that the
-    logarithm went, whatever the errors' distribution does and as long as STRETCH_MOST is not reached.
-    """
-    alpha = 1.0 - level
-    return tuple(
-        log if miss is None else min(max(log + STRETCH * (miss - alpha), -STRETCH_MOST), STRETCH_MOST)
-        for log, miss in zip(stretch, missed, strict=True)
-    )
-
-
-def anomaly(live: LiveErrors, spec: ModelSpec, told: Told, x: FloatArray) -> FloatArray | None:
-    """How unlike the client's errors so far the error at observation ``x`` (F,) is: |error| / RMSE, (K,) float32.
-
-    `live` is from before it. None before ANOMALY_AFTER scored observations; NaN for a target that no feature observes.
-    """
-    if live.scored < ANOMALY_AFTER:
-        return None
-    seen, scores = x.tolist(), []
-    for k, (feature, predicted) in enumerate(zip(spec.observed.tolist(), told.point.tolist(), strict=True)):
-        usual = max(math.sqrt(live.sums[k * LIVE_SUMS + 1] / live.weight), _LEAST_ERROR * spec.targets[k].scale)
-        error = abs(seen[feature] - predicted)
-        scores.append(math.nan if feature < 0 else min(error / usual, _MOST_ANOMALY))
-    return np.array(scores, np.float32)
+            if adapted is not None:
+                log = adapted[k] + STRETCH * (1.0 - covered - alpha)
+                adapted[k] = log if -STRETCH_MOST < log < STRETCH_MOST else math.copysign(STRETCH_MOST, log)
+        marks += (1.0, absolute, squared, naive_squared, covered, bounded)
+        at += LIVE_SUMS
+    after = LiveErrors(live.scored + 1, live.weight * DECAY + 1.0, tuple(sums))
+    return Scored(after, marks, stretch if adapted is None else tuple(adapted), anomaly if known else None)
 
 
 def marks_of(sums: list[float] | None) -> Marks | None:

@@ -18,7 +18,7 @@ def test_an_unknown_path_is_404(api, path):
     ("method", "path", "allowed"),
     [
         ("GET", "/v1/models/toy/clients/c/predict", {"POST", "OPTIONS"}),
-        ("POST", "/v1/models/toy/clients/c", {"GET", "HEAD", "DELETE", "OPTIONS", "PUT"}),
+        ("POST", "/v1/models/toy/clients/c", {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}),
         ("DELETE", "/v1/models", {"GET", "HEAD", "OPTIONS"}),
         ("PATCH", "/livez", {"GET", "HEAD", "OPTIONS"}),
     ],
