@@ -60,8 +60,8 @@ class Service:
         if self.sweeper is not None:
             self.sweeper.stop()
         self.judge.stop()
+        self.metrics.stop()  # what it settles goes into the sums
         self.sums.stop()
-        self.metrics.stop()
         self.store.close()
 
 
@@ -75,6 +75,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     store = metrics.time_store(open_store(settings.state_url))
     registry = Registry()
     sums = MinuteSums(store, clock, settings.minute_s)
+    metrics.live.adds = sums.add
 
     def open_timed(bundle: Path, spec: ModelSpec) -> Engine:
         return metrics.time_engine(open_engine(bundle, spec, settings.engine), spec)
@@ -87,6 +88,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         max_gap=settings.max_gap,
         max_clients=settings.max_clients,
         idle_ttl_s=settings.idle_ttl_s,
+        adaptive_intervals=settings.adaptive_intervals,
     )
     http_limits = HttpLimits(
         settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
@@ -104,7 +106,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
                 limits,
                 locks=locks,
                 capacity=capacity,
-                witnesses=[PairedSums(sums)],
+                witnesses=[PairedSums(sums), metrics.live],
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             pinner=Pinner(registry, store, locks, clock, limits),

@@ -279,7 +279,15 @@ def spec_of(manifest: Manifest, version: int) -> ModelSpec:
         gates=tuple(GateSpec(g.output, g.layer, g.cell, g.names, g.units) for g in manifest.gates),
         feedback=np.array([targets.index(f) for f in features], np.intp) if set(features) <= set(targets) else None,
         observed=np.array([features.index(t) if t in features else -1 for t in targets], np.intp),
+        limits=tuple(_limits(manifest, target) for target in targets),
     )
+
+
+def _limits(manifest: Manifest, target: str) -> tuple[float, float]:
+    """The least and the most that can be observed of a target, as float32 holds it."""
+    minimum, maximum = next(((f.minimum, f.maximum) for f in manifest.features if f.name == target), (None, None))
+    least, most = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+    return (least if minimum is None else max(minimum, least), most if maximum is None else min(maximum, most))
 
 
 def _interval_pair(levels: Sequence[float]) -> tuple[int, int] | None:

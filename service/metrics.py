@@ -20,6 +20,7 @@ from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateSto
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
+from service.live import LiveErrorSums
 from service.sessions import Sessions
 from service.tally import Tally
 from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
@@ -89,6 +90,7 @@ class Metrics:
         )
         self.sessions = Sessions(self._registry, self._tally)
         self.trials = Trials(self._registry, self._tally)
+        self.live = LiveErrorSums(self._registry, self._tally)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""

@@ -58,6 +58,9 @@ class Settings(BaseModel):
     idle_ttl_s: float | None = Field(
         None, gt=0, description="Seconds until an idle client's state expires; none: max(7 days, 30 intervals)."
     )
+    adaptive_intervals: bool = Field(
+        True, description="Widen and narrow each client's intervals with its own errors, so that they keep their level."
+    )
     sweep_s: float = Field(
         300.0, gt=0, le=86400, description="Seconds between sweeps, which delete the records of expired clients."
     )

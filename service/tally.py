@@ -11,11 +11,13 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
 
 SETTLE_S = 0.5
+
+T = TypeVar("T")
 
 
 class TalliedCounter:
@@ -31,7 +33,7 @@ class TalliedCounter:
 
     def settle(self) -> None:
         """Add up what waits."""
-        total = sum(_drained(self._pending))
+        total = sum(drained(self._pending))
         if total:
             self._child.inc(total)
 
@@ -53,7 +55,7 @@ class TalliedHistogram:
 
     def settle(self) -> None:
         """Sort what waits into the buckets."""
-        values = _drained(self._pending)
+        values = drained(self._pending)
         if not values:
             return
         counts = [0] * len(self._bounds)
@@ -103,6 +105,10 @@ class Tally:
             child = self._children.setdefault(key, self.histogram(metric.labels(*labels)))
         return child
 
+    def settles(self, settle: Callable[[], None]) -> None:
+        """Have `settle` called at every settling: for what adds up by itself."""
+        self._settle.append(settle)
+
     def settle(self) -> None:
         """Bring every metric up to date."""
         with self._settling:
@@ -126,6 +132,6 @@ class Tally:
             self.settle()
 
 
-def _drained(pending: deque[float]) -> list[float]:
+def drained(pending: deque[T]) -> list[T]:
     """What waits in `pending`, taken out; what comes meanwhile stays for the next time."""
     return [pending.popleft() for _ in range(len(pending))]

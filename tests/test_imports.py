@@ -28,8 +28,10 @@ RULES: dict[str, set[str]] = {
     },
     # Metrics wrap the core's ports.
     "service/metrics.py": {
-        "prometheus_client", "service.core", "service.sessions", "service.tally", "service.timing", "service.trials",
+        "prometheus_client", "service.core", "service.live", "service.sessions", "service.tally", "service.timing",
+        "service.trials",
     },
+    "service/live.py": {"prometheus_client", "service.core", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/tally.py": {"prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},

@@ -30,7 +30,9 @@ def service(request, tiny_repository, tmp_path_factory):
     engine, store, workers = request.param.split(", ")
     with (
         state_url(store, tmp_path_factory.mktemp("state")) as url,
-        running_service(tiny_repository, url, workers=int(workers[0]), engine=engine) as running,
+        running_service(
+            tiny_repository, url, workers=int(workers[0]), engine=engine, adaptive_intervals=False
+        ) as running,
         requests.Session() as session,
     ):
         yield running.url, session

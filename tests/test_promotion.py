@@ -25,8 +25,9 @@ class Office:
     """A service in this process, its clients and its administrator."""
 
     def __init__(self, models, state):
-        settings = Settings(workers=1, state_url=f"sqlite:///{state}", models_dir=models, admin_token=TOKEN)
-        self.service = build(settings)
+        where = {"state_url": f"sqlite:///{state}", "models_dir": models}
+        # the model's own intervals, which are what the offline pass has
+        self.service = build(Settings(workers=1, admin_token=TOKEN, adaptive_intervals=False, **where))
         self.http = self.service.app.test_client()
 
     def send(self, series, first, last, client="c"):

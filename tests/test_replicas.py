@@ -23,8 +23,8 @@ def redis(tmp_path_factory):
 @pytest.fixture(scope="module")
 def replicas(tiny_repository, redis):
     with (
-        running_service(tiny_repository, redis.url, workers=2) as one,
-        running_service(tiny_repository, redis.url, workers=2) as other,
+        running_service(tiny_repository, redis.url, workers=2, adaptive_intervals=False) as one,
+        running_service(tiny_repository, redis.url, workers=2, adaptive_intervals=False) as other,
     ):
         yield one, other
 

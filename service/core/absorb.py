@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.core.errors import InvalidInput
-from service.core.lookahead import bounds, fed_back
+from service.core.lookahead import bounds, fed_back, stretched
 from service.core.ports import Engine
 from service.core.record import LiveErrors
-from service.core.scoring import Told, score
+from service.core.scoring import Told, anomaly, restretched, score
 from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
 
 Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
@@ -23,7 +23,8 @@ class Progress:
 
     ``batch`` (1, S) the state, ``y`` (K, W) the prediction standing, None for a fresh state. The context is
     ``base`` (c, F) followed by `rows`, (F,) each. `behind` counts the observations behind the state. `outputs`
-    holds the prediction after each observation, (K, W) each.
+    holds the prediction after each observation, (K, W) each. `stretch`: the intervals' (Track); None: they are the
+    model's own and stay so. `intervals`, (K, 2) each, `marks` and ``anomaly`` (K,) are of the observations scored.
     """
 
     spec: ModelSpec
@@ -38,6 +39,10 @@ class Progress:
     last_seen: float | None = None
     rows: list[FloatArray] = field(default_factory=list)
     outputs: list[FloatArray] = field(default_factory=list)
+    stretch: tuple[float, ...] | None = None
+    intervals: list[FloatArray] = field(default_factory=list)
+    marks: list[float] | None = None
+    anomaly: FloatArray | None = None
 
     def step(self, x: FloatArray) -> None:
         """Absorb one observation ``x`` (1, F)."""
@@ -90,7 +95,29 @@ class Progress:
 
     def told(self) -> Told | None:
         """The prediction standing, as the client is told it."""
-        return None if self.y is None else Told(self.y[:, 0], bounds(self.spec, self.y))
+        return None if self.y is None else Told(self.y[:, 0], self._interval(self.y))
+
+    def interval(self) -> FloatArray | None:
+        """The interval around each prediction, (n, K, 2) float32, as the client is told it; None without one."""
+        last = None if self.y is None else self._interval(self.y)
+        if last is None:
+            return None
+        return np.array((*self.intervals, last), np.float32) if self.intervals else last[None]
+
+    def _interval(self, y: FloatArray) -> FloatArray | None:
+        own = bounds(self.spec, y)
+        return own if own is None or not self.stretch else stretched(self.spec, y, own, self.stretch)
+
+    def mark(self, live: LiveErrors, told: Told, x: FloatArray, *, first: bool) -> LiveErrors:
+        """Hold the observation ``x`` (F,) against what was told of it; the live errors after it."""
+        if first:
+            self.anomaly = anomaly(live, self.spec, told, x)
+        after, marks, missed = score(live, self.spec, told, x, self.last_row())
+        if told.own:
+            self.marks = marks if self.marks is None else [a + b for a, b in zip(self.marks, marks, strict=True)]
+            if self.stretch is not None and self.spec.level is not None:
+                self.stretch = restretched(self.stretch, missed, self.spec.level)
+        return after
 
     def is_finite(self) -> bool:
         """Whether the state and every prediction are numbers."""
@@ -143,16 +170,18 @@ def absorb(
     `live` None (priming: no prediction was given). Returns the live errors and what the first observation was scored
     against, None if it was not.
     """
-    spec, scored_first = progress.spec, None
+    scored_first = None
     for i, gap in enumerate(plan):
         x = observations[i]
         if gap is not None:
             progress.bridge(*gap)
         elif live is not None and told is not None:
             scored_first = told if i == 0 else scored_first
-            live = score(live, spec, told, x, progress.last_row())
+            live = progress.mark(live, told, x, first=i == 0)
         progress.step(x[None])
         if live is not None and i + 1 < len(plan):
             told = progress.told()
+            if told is not None and told.interval is not None:
+                progress.intervals.append(told.interval)
     progress.check_finite()
     return live, scored_first

@@ -9,8 +9,9 @@ import numpy as np
 
 from service.core.errors import InvalidInput, RecordCorrupt
 from service.core.gaps import HOUR_S
-from service.core.record import ENTRY, RING, LastAnswer, LiveErrors, Record, Track, decode, encode
+from service.core.record import ENTRY, NO_SUMS, RING, LastAnswer, LiveErrors, Record, Track, decode, encode
 from service.core.registry import STABLE, ServedModel
+from service.core.scoring import STRETCH_MOST
 from service.core.shadow import kept
 from service.core.types import ClientKey, FloatArray, ModelSpec
 
@@ -86,7 +87,7 @@ def without_shadow(record: Record, spec: ModelSpec) -> Record:
     here = kept(record, spec)
     if here is None or not here.second:
         return replace(record, tracks=record.tracks[:1])
-    return replace(record, tracks=(Track(spec.fingerprint, here.track.state, here.track.y),), behind=here.behind)
+    return replace(record, tracks=(replace(here.track, sums=NO_SUMS),), behind=here.behind)
 
 
 def imported(record: Record, model: ServedModel, now: float) -> Record:
@@ -136,8 +137,9 @@ def _check_header(record: Record, latest: float) -> None:
 def _check_track(track: Track, spec: ModelSpec) -> None:
     targets, width = track.y.shape
     _require(targets == len(spec.targets) and width >= 1, f"it predicts {targets} targets, not {len(spec.targets)}")
-    if not _finite(track.state, track.y) or not all(map(math.isfinite, track.sums)):
+    if not _finite(track.state, track.y) or not all(map(math.isfinite, (*track.sums, *track.stretch))):
         raise InvalidInput("record", "its state or its prediction is not finite", code="not_finite")
+    _require(all(abs(log) <= STRETCH_MOST for log in track.stretch), "its intervals are wider than any")
 
 
 def _check_context(context: FloatArray, spec: ModelSpec) -> None:
@@ -162,6 +164,8 @@ def _check_answer(last: LastAnswer, targets: int) -> None:
     _require(min(last.y.shape) >= 1 and last.y.shape[1] == targets, "its last answer is of another form")
     _require(max(last.filled, last.behind, last.version) <= COUNT_MAX, "the counts of its last answer are none")
     whole = _finite(last.y) and (last.interval is None or _finite(last.interval))
-    holds = whole and not np.isinf(last.predicted).any() and math.isfinite(last.last_seen) and 0 <= last.level <= 1
+    whole = whole and not np.isinf(last.predicted).any()
+    whole = whole and (last.anomaly is None or not np.isinf(last.anomaly).any())
+    holds = whole and math.isfinite(last.last_seen) and 0 <= last.level <= 1
     if not holds:
         raise InvalidInput("record", "its last answer is not finite", code="not_finite")

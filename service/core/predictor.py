@@ -14,14 +14,15 @@ from service.core.checks import check_request
 from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
 from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
-from service.core.lookahead import bounds, check_horizon, look_ahead
+from service.core.lookahead import bounds, check_horizon, look_ahead, stretched
 from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored, Witness
 from service.core.record import Record
 from service.core.records import Records
 from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedModel
-from service.core.requests import Answer, ClientView, GateTrace, Paired, PredictRequest, Previous, StateInfo
-from service.core.scoring import observed_targets
+from service.core.requests import Answer, ClientView, GateTrace, Marks, Paired, PredictRequest, Previous, StateInfo
+from service.core.scoring import marks_of, observed_targets
+from service.core.shadow import kept
 from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
@@ -30,13 +31,17 @@ from service.core.writing import until_saved
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of what one process accepts. `idle_ttl_s` None: the longer of 7 days and 30 intervals."""
+    """Bounds of what one process accepts. `idle_ttl_s` None: the longer of 7 days and 30 intervals.
+
+    `adaptive_intervals`: a client's intervals widen and narrow with its own errors (`scoring.restretched`).
+    """
 
     max_horizon: int = 1000
     max_gap: int = 24
     max_clients: int = 1_000_000
     idle_ttl_s: float | None = None
     contention_s: float = 2.0
+    adaptive_intervals: bool = False
 
 
 class Predictor:
@@ -135,8 +140,12 @@ class Predictor:
         _, record, served, reason = self._stand(key)
         check_horizon(served.spec, horizon, self._limits.max_horizon)
         state, y, info = standing.state_now(served, record, reason)
-        ahead = look_ahead(served.spec, served.engine, state, y, horizon)
-        return _answer(served.spec, key, record.step, y[None], ahead, None, info)
+        here = kept(record, served.spec)
+        stretch = here.track.stretch if self._limits.adaptive_intervals and here is not None else ()
+        ahead = look_ahead(served.spec, served.engine, state, y, horizon, stretch)
+        own = bounds(served.spec, y)
+        interval = None if own is None else stretched(served.spec, y, own, stretch)[None]
+        return _answer(served.spec, key, record.step, y[None], interval, ahead, None, info)
 
     def inspect(self, key: ClientKey) -> ClientView:
         """What is known of the client. ClientNotFound if nothing is kept, or only a tombstone."""
@@ -178,14 +187,18 @@ class Predictor:
         record, progress, ahead = outcome.record, outcome.progress, None
         spec, y = progress.spec, progress.predictions()
         if request.horizon > 1:  # before the save: if looking ahead fails, nothing has moved
-            ahead = look_ahead(spec, progress.engine, progress.batch[0], y[-1], request.horizon)
+            stretch = progress.stretch or ()
+            ahead = look_ahead(spec, progress.engine, progress.batch[0], y[-1], request.horizon, stretch)
         if not self._records.save(key, stored, record):
             return None
         if stored is None:
             self._capacity.add(key.tenant, key.model, 1)
-        previous = None if outcome.scored is None else _previous(spec, outcome.scored.point, request)
+        previous = None
+        if outcome.scored is not None:
+            previous = _previous(spec, outcome.scored.point, request, progress.anomaly)
         info = StateInfo(progress.status, progress.reason, progress.behind, progress.filled, progress.last_seen)
-        return _answer(spec, key, record.step, y, ahead, previous, info, outcome.paired)
+        marks, paired = marks_of(progress.marks), outcome.paired
+        return _answer(spec, key, record.step, y, outcome.interval, ahead, previous, info, marks, paired)
 
     def _replay(
         self, key: ClientKey, model: ServedModel, served: Served, record: Record, request: PredictRequest
@@ -197,7 +210,8 @@ class Predictor:
             raise RecordCorrupt("the record remembers a request without its answer")
         ahead, made_by = None, model.by_fingerprint(track.fingerprint)
         if request.horizon > 1 and made_by is not None:
-            ahead = look_ahead(made_by.spec, made_by.engine, track.state, track.y, request.horizon)
+            state, y, horizon = track.state, track.y, request.horizon
+            ahead = look_ahead(made_by.spec, made_by.engine, state, y, horizon, track.stretch)
         return Answer(
             spec=spec,
             version=last.version,
@@ -206,7 +220,7 @@ class Predictor:
             y=last.y,
             interval=last.interval,
             ahead=ahead,
-            previous=None if np.isnan(last.predicted).all() else _previous(spec, last.predicted, request),
+            previous=None if np.isnan(last.predicted).all() else _previous(spec, last.predicted, request, last.anomaly),
             state=StateInfo(last.status, last.reason, last.behind, last.filled, last.last_seen or None),
             level=last.level or None,
             replayed=True,
@@ -217,8 +231,9 @@ class Predictor:
     def _turn(
         self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes, label: str = STABLE
     ) -> Turn:
-        candidate = model.shadow_of(served, label)
-        return Turn(request, digest, served, model.generation, self._clock(), self._limits.max_gap, candidate)
+        limits, candidate = self._limits, model.shadow_of(served, label)
+        adaptive, generation = limits.adaptive_intervals, model.generation
+        return Turn(request, digest, served, generation, self._clock(), limits.max_gap, adaptive, candidate)
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""
@@ -236,8 +251,8 @@ class Predictor:
         return self._clock() - record.touched > idle_ttl_s(self._limits.idle_ttl_s, spec)
 
 
-def _previous(spec: ModelSpec, predicted: FloatArray, request: PredictRequest) -> Previous:
-    return Previous(predicted, observed_targets(spec, request.observations[0]))
+def _previous(spec: ModelSpec, predicted: FloatArray, request: PredictRequest, anomaly: FloatArray | None) -> Previous:
+    return Previous(predicted, observed_targets(spec, request.observations[0]), anomaly)
 
 
 def _answer(
@@ -245,10 +260,14 @@ def _answer(
     key: ClientKey,
     step: int,
     y: FloatArray,
+    interval: FloatArray | None,
     ahead: FloatArray | None,
     previous: Previous | None,
     info: StateInfo,
+    marks: Marks | None = None,
     paired: Paired | None = None,
 ) -> Answer:
-    version, interval, level = spec.version, bounds(spec, y), spec.level
-    return Answer(spec, version, key.client, step, y, interval, ahead, previous, info, level, paired=paired)
+    version, level = spec.version, spec.level
+    return Answer(
+        spec, version, key.client, step, y, interval, ahead, previous, info, level, marks=marks, paired=paired
+    )

@@ -2,9 +2,10 @@
 
 The checksum covers the client's key as well, so that a record found under another client's key does not read.
 
-Layout, little-endian: HEADER, label, then for each track its fingerprint, state, last y and paired error sums (before
-those of a second track its own S and W, as it may be another network's), then the context, the ring of requests, the
-last answer's previous prediction and rows of y, the live error sums.
+Layout, little-endian: HEADER, label, then for each track its fingerprint, state, last y, paired error sums and
+stretches (before those of a second track its own S and W, as it may be another network's), then the context, the ring
+of requests, the last answer's previous prediction, its anomaly scores and its rows of y, the live error sums. Format 1,
+which is still read, has no stretches and no anomaly scores.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from service.core.errors import RecordCorrupt
 from service.core.sealed import SEAL_SIZE, checksum, seal
 from service.core.types import ClientKey, FloatArray, Status
 
-MAGIC = b"RCV\x01"  # the last byte is the format version
+MAGIC = b"RCV\x02"  # the last byte is the format version
+MAGIC_1 = b"RCV\x01"
 STATUSES: tuple[Status, ...] = ("started", "carried", "restarted", "rebuilt")
 REASONS: tuple[str | None, ...] = (None, "gap", "expired", "corrupt", "model_updated", "label_gone", "promoted")
 RING = 32  # requests remembered
 PAIRED_SUMS = 4  # float64 per track: what a shadow's comparison adds up
+NO_SUMS = (0.0,) * PAIRED_SUMS
 LIVE_SUMS = 4  # float64 per target: absolute, squared, naive squared error, covered
 
 # magic, checksum | generation, step, behind, scored, last_time, created, touched, live weight
@@ -43,13 +46,16 @@ class Track:
     """A state and the weights it belongs to. The first track of a record is served, a second one is a shadow.
 
     ``state`` (S,) float32, ``y`` (K, W) float32 the prediction standing for step + 1; `sums` are four numbers that
-    a shadow's comparison with the served track adds up (`service.core.shadow`), zeros for the served one.
+    a shadow's comparison with the served track adds up (`service.core.shadow`), zeros for the served one. `stretch`:
+    for each target the logarithm of the factor by which its interval is wider than these weights say
+    (`scoring.STRETCH`); empty for zeros.
     """
 
     fingerprint: str
     state: FloatArray
     y: FloatArray
-    sums: tuple[float, ...] = (0.0,) * PAIRED_SUMS
+    sums: tuple[float, ...] = NO_SUMS
+    stretch: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,7 +64,8 @@ class LastAnswer:
 
     ``y`` (n, K, W) float32, ``predicted`` (K,) float32: the point forecast its first observation was scored
     against, NaN if none. ``interval`` (n, K, 2) float32 or None, at `level`. `behind` and `last_seen` as the
-    answer's state said them.
+    answer's state said them. ``anomaly`` (K,) float32: the first observation's scores, NaN where there is none; None
+    for NaN throughout.
     """
 
     status: Status
@@ -71,6 +78,7 @@ class LastAnswer:
     y: FloatArray
     interval: FloatArray | None = None
     level: float = 0.0
+    anomaly: FloatArray | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +120,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
     served, last = record.tracks[0], record.last
     label = record.label.encode()
     targets, width = served.y.shape
+    per_target = f"<{targets}d"
     parts = [label]
     for i, track in enumerate(record.tracks):
         if i:
@@ -121,6 +130,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
             track.state.tobytes(),
             track.y.tobytes(),
             PAIRED.pack(*track.sums),
+            struct.pack(per_target, *track.stretch) if track.stretch else bytes(8 * targets),
         )
     parts += (record.context.tobytes(), record.ring)
     if last is None:
@@ -130,7 +140,8 @@ def encode(key: ClientKey, record: Record) -> bytes:
         rows, _, last_width = last.y.shape
         answer = (True, status, reason, last.filled, last.behind, last.version, rows, last_width, last.last_seen)
         answer += (last.interval is not None, last.level)
-        parts += (last.predicted.tobytes(), last.y.tobytes())
+        anomaly = np.full(targets, np.nan, np.float32) if last.anomaly is None else last.anomaly
+        parts += (last.predicted.tobytes(), anomaly.tobytes(), last.y.tobytes())
         if last.interval is not None:
             parts.append(last.interval.tobytes())
     parts.append(struct.pack(f"<{len(record.live.sums)}d", *record.live.sums))
@@ -161,7 +172,7 @@ def encode(key: ClientKey, record: Record) -> bytes:
 
 def touched_of(blob: bytes) -> float:
     """When the record in `blob` was last written, unchecked: a quick look at thousands. NaN if it can't be a record."""
-    if len(blob) < HEADER.size or blob[:4] != MAGIC:
+    if len(blob) < HEADER.size or blob[:4] not in (MAGIC, MAGIC_1):
         return math.nan
     touched: float = _TOUCHED.unpack_from(blob, _TOUCHED_AT)[0]
     return touched
@@ -171,16 +182,18 @@ def decode(key: ClientKey, blob: bytes) -> Record:
     """The record in `blob`; its arrays are read-only views. RecordCorrupt if one byte is not as `encode` wrote it."""
     if len(blob) < HEADER.size:
         raise RecordCorrupt("the record is shorter than its header")
-    if blob[:4] != MAGIC:
+    if blob[:4] not in (MAGIC, MAGIC_1):
         raise RecordCorrupt("the record has another format")
+    marked = blob[:4] == MAGIC  # whether it has stretches and anomaly scores
     if blob[4:SEAL_SIZE] != checksum(key, blob[SEAL_SIZE:]):
         raise RecordCorrupt("the record's checksum does not hold")
     head = HEADER.unpack_from(blob)
     _, _, generation, step, behind, scored, last_time, created, touched, weight = head[:10]
     label_size, n_tracks, state_size, n_features, n_targets, width, n_context, n_ring = head[10:18]
     answered, status, reason, filled, last_behind, version, rows, last_width, last_seen, bounded, level = head[18:]
-    answer_size = 4 * n_targets * (1 + rows * (last_width + 2 * bounded)) if answered else 0
-    track_size = FINGERPRINT_SIZE + 4 * (state_size + n_targets * width) + PAIRED.size
+    answer_size = 4 * n_targets * (1 + marked + rows * (last_width + 2 * bounded)) if answered else 0
+    per_target, stretch_size = f"<{n_targets * marked}d", 8 * n_targets * marked
+    track_size = FINGERPRINT_SIZE + 4 * (state_size + n_targets * width) + PAIRED.size + stretch_size
     live_size = 8 * n_targets * LIVE_SUMS
     sizes = [(state_size, width)]
     if n_tracks == 2:
@@ -188,6 +201,7 @@ def decode(key: ClientKey, blob: bytes) -> Record:
             raise RecordCorrupt("the record ends before its second track")
         sizes.append(SIZES.unpack_from(blob, at))
         track_size += SIZES.size + FINGERPRINT_SIZE + 4 * (sizes[1][0] + n_targets * sizes[1][1]) + PAIRED.size
+        track_size += stretch_size
     size = label_size + track_size + 4 * n_context * n_features + n_ring * ENTRY.size
     if len(blob) != HEADER.size + size + answer_size + live_size:
         raise RecordCorrupt("the record's length is not what its header says")
@@ -205,18 +219,21 @@ def decode(key: ClientKey, blob: bytes) -> Record:
         state = np.frombuffer(blob, np.float32, state_size, at := at + FINGERPRINT_SIZE)
         y = np.frombuffer(blob, np.float32, n_targets * width, at := at + 4 * state_size).reshape(n_targets, width)
         sums = PAIRED.unpack_from(blob, at := at + 4 * n_targets * width)
-        tracks.append(Track(fingerprint, state, y, sums))
-        at += PAIRED.size
+        stretch = struct.unpack_from(per_target, blob, at := at + PAIRED.size)
+        tracks.append(Track(fingerprint, state, y, sums, stretch))
+        at += stretch_size
     context = np.frombuffer(blob, np.float32, n_context * n_features, at).reshape(n_context, n_features)
     ring = blob[(at := at + 4 * n_context * n_features) : (at := at + n_ring * ENTRY.size)]
     last = None
     if answered:
         predicted = np.frombuffer(blob, np.float32, n_targets, at)
-        told = np.frombuffer(blob, np.float32, rows * n_targets * last_width, at + 4 * n_targets)
+        anomaly = np.frombuffer(blob, np.float32, n_targets, at + 4 * n_targets) if marked else None
+        begin = at + 4 * n_targets * (1 + marked)
+        told = np.frombuffer(blob, np.float32, rows * n_targets * last_width, begin)
         told = told.reshape(rows, n_targets, last_width)
         interval = None
         if bounded:
-            interval = np.frombuffer(blob, np.float32, rows * n_targets * 2, at + 4 * (n_targets + told.size))
+            interval = np.frombuffer(blob, np.float32, rows * n_targets * 2, begin + 4 * told.size)
             interval = interval.reshape(rows, n_targets, 2)
         last = LastAnswer(
             STATUSES[status],
@@ -229,6 +246,7 @@ def decode(key: ClientKey, blob: bytes) -> Record:
             told,
             interval,
             level,
+            anomaly,
         )
     live = LiveErrors(scored, weight, struct.unpack_from(f"<{n_targets * LIVE_SUMS}d", blob, at + answer_size))
     return Record(

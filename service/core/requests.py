@@ -42,11 +42,27 @@ class StateInfo:
 class Previous:
     """The last prediction against what was then observed: ``predicted`` and ``observed`` (K,) float32.
 
-    `observed` is NaN for a target that no feature observes.
+    `observed` is NaN for a target that no feature observes. ``anomaly`` (K,) float32 or None: how large the error is
+    in units of the client's own earlier ones (`scoring.anomaly`), NaN where too few are known.
     """
 
     predicted: FloatArray
     observed: FloatArray
+    anomaly: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a request's scored observations add to the live errors of the version that predicted them.
+
+    `sums` holds MARKS numbers for each target in turn: observations scored, absolute, squared and naive squared error,
+    observations covered by their interval, observations that had one. Zeros for a target that no feature observes.
+    """
+
+    sums: tuple[float, ...]
+
+
+MARKS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class Answer:
     `step` + 1. ``ahead`` (horizon, K, 3) float32 or None: point forecast, lower and upper bound for
     `step` + 1 ... `step` + horizon; bounds NaN where the model has none. ``interval`` (n, K, 2) float32 or None:
     the bounds of each row of y, at `level`. `spec` is the version that answered; a replay may be of an older `version`
-    than the spec's.
+    than the spec's. `marks`: None where nothing was scored that this version predicted, and of a replay.
     """
 
     spec: ModelSpec
@@ -84,18 +100,25 @@ class Answer:
     state: StateInfo
     level: float | None
     replayed: bool = False
+    marks: Marks | None = None
     paired: Paired | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Live errors of one target over the client's recent steps (exponentially weighted, about `window` steps)."""
+    """Live errors of one target over the client's recent steps (exponentially weighted, about `window` steps).
+
+    `skill` is 1 - rmse / naive_rmse, None where nothing ever changed. `factor`: the next interval is so many times as
+    wide as the model's own; `coverage` and it are None where the model has no interval.
+    """
 
     target: str
     mae: float
     rmse: float
     naive_rmse: float
+    skill: float | None
     coverage: float | None
+    factor: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from service.core.absorb import Gap, Progress, fresh, rebuild
-from service.core.record import Record, Track
+from service.core.record import NO_SUMS, Record, Track
 from service.core.registry import Served
 from service.core.requests import Paired
-from service.core.scoring import Told
+from service.core.scoring import Told, restretched
 from service.core.types import FloatArray, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -87,13 +87,16 @@ def follow(
     plan: list[Gap],
     told: list[FloatArray | None] | None,
     record: Record | None,
+    *,
+    adaptive: bool = False,
 ) -> Shadow:
     """The candidate's track after ``observations`` (n, F), the same gaps before them as for the served one.
 
     `told` as from `told_before`, None if nothing is to be compared: a history. `record` None: the client's state
-    begins anew, and its shadow with it. Never raises.
+    begins anew, and its shadow with it. `adaptive`: its intervals follow its own errors as well, so that they fit from
+    the first once it is promoted. Never raises.
     """
-    walk = _begin(candidate, record)
+    walk = _begin(candidate, record, adaptive=adaptive)
     spread = spreads(served)
     for i, gap in enumerate(plan):
         stands, before = walk.step(observations[i], gap)
@@ -155,9 +158,12 @@ class _Walk:
                 if policy == "fill" and spec.feedback is not None and self.progress is not None:
                     self.progress.fill(missing)
                 elif policy != "fill" or spec.feedback is None:
+                    stretch = None if self.progress is None else self.progress.stretch  # as of the served one it stays
                     self.progress = fresh(spec, engine, "restarted", "gap")
+                    self.progress.stretch = stretch
             elif self.stood and self.progress is not None and self.progress.y is not None:
                 before = self.progress.y[:, 0]
+                _adapt(self.progress, x)
             if self.progress is None:
                 self.lost += 1
                 return False, None
@@ -186,23 +192,28 @@ class _Walk:
         if progress is None or progress.y is None:
             nothing = np.empty((len(spec.targets), 0), np.float32)
             return Track(spec.fingerprint, nothing[0], nothing, (*counted, float(self.lost)))
-        return Track(spec.fingerprint, progress.batch[0], progress.y, (*counted, float(progress.behind)))
+        sums = *counted, float(progress.behind)
+        return Track(spec.fingerprint, progress.batch[0], progress.y, sums, progress.stretch or ())
 
     def paired(self) -> Paired | None:
         """The request's comparisons."""
         return None if self.steps == 0 else Paired(self.candidate.spec.fingerprint, self.steps, self.sum)
 
 
-def _begin(candidate: Served, record: Record | None) -> _Walk:
+def _begin(candidate: Served, record: Record | None, *, adaptive: bool) -> _Walk:
     """The candidate's track as the record keeps it; made of the context if there is none."""
     spec, engine = candidate.spec, candidate.engine
+    unstretched = (0.0,) * len(spec.targets) if adaptive else None
     if record is None:
-        return _Walk(candidate, fresh(spec, engine, "started"), True, (0.0,) * 4, 0)
+        begun = fresh(spec, engine, "started")
+        begun.stretch = unstretched
+        return _Walk(candidate, begun, True, NO_SUMS, 0)
     track, here = _track(record, spec), kept(record, spec)
-    sums = (0.0,) * 4 if track is None else track.sums
+    sums = NO_SUMS if track is None else track.sums
     if here is not None:
         state = here.track.state[None]
         carried = Progress(spec, engine, state, here.track.y, record.context[:0], here.behind, "carried")
+        carried.stretch = here.track.stretch or unstretched if adaptive else None
         return _Walk(candidate, carried, True, sums, 0)
     if not is_due(record, spec):
         return _Walk(candidate, None, False, sums, int(sums[3]))
@@ -214,11 +225,23 @@ def _begin(candidate: Served, record: Record | None) -> _Walk:
     if why is not None:
         _tell_once(spec.name, spec.version, spec.fingerprint, why)
         return _Walk(candidate, None, False, sums, 0)
+    rebuilt.stretch = unstretched
     return _Walk(candidate, rebuilt, False, sums, 0)
 
 
 def _track(record: Record, spec: ModelSpec) -> Track | None:
     return next((track for track in record.tracks if track.fingerprint == spec.fingerprint), None)
+
+
+def _adapt(progress: Progress, x: FloatArray) -> None:
+    """Stretch the shadow's intervals by whether ``x`` (F,) lies within the one standing, as the served one's are."""
+    spec, stretch, told = progress.spec, progress.stretch, progress.told()
+    if stretch is None or spec.level is None or told is None or told.interval is None:
+        return
+    seen, missed = x.tolist(), []
+    for feature, (lower, upper) in zip(spec.observed.tolist(), told.interval.tolist(), strict=True):
+        missed.append(None if feature < 0 else not lower <= seen[feature] <= upper)
+    progress.stretch = restretched(stretch, missed, spec.level)
 
 
 def _is_sound(progress: Progress) -> bool:

@@ -81,7 +81,7 @@ def view(key: ClientKey, model: ServedModel, served: Served, record: Record, siz
         expires=record.touched + ttl_s,
         record_bytes=size,
         scored=record.live.scored,
-        live=summary(served.spec, record.live),
+        live=summary(served.spec, record.live, track.stretch),
         shadow=None if here is None or here.second else _beside(model, record),
     )
 

@@ -17,24 +17,30 @@ from service.core.registry import STABLE, Served
 from service.core.requests import Paired, PredictRequest
 from service.core.scoring import Told, no_errors
 from service.core.shadow import PROMOTED, Shadow
-from service.core.types import ModelSpec
+from service.core.types import FloatArray, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on; `paired`:
-    how its candidate compared."""
+    """What a request makes of a record, not saved yet. `scored`: what its first observation was marked on.
+
+    ``interval`` (n, K, 2) or None: around each prediction, as the client is told it. `paired`: how its candidate
+    compared.
+    """
 
     record: Record
     progress: Progress
     scored: Told | None
+    interval: FloatArray | None
     paired: Paired | None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds, and
-    the candidate that shadows it."""
+    """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds.
+
+    `adaptive`: whether intervals follow the client's own errors. `candidate`: what shadows the client.
+    """
 
     request: PredictRequest
     digest: bytes
@@ -42,6 +48,7 @@ class Turn:
     generation: int
     now: float
     max_gap: int
+    adaptive: bool = False
     candidate: Served | None = None
 
     def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
@@ -61,7 +68,12 @@ class Turn:
         if self.candidate is None:
             return None
         points = shadow.told_before(progress, plan, told)
-        return shadow.follow(self.candidate, self.served.spec, self.request.observations, plan, points, record)
+        observations, adaptive = self.request.observations, self.adaptive
+        return shadow.follow(self.candidate, self.served.spec, observations, plan, points, record, adaptive=adaptive)
+
+    def unstretched(self) -> tuple[float, ...] | None:
+        """How wide the intervals of a state are that was never scored: as its weights say; None where they stay so."""
+        return (0.0,) * len(self.served.spec.targets) if self.adaptive else None
 
 
 def begin(turn: Turn, reason: str | None) -> Outcome:
@@ -72,6 +84,7 @@ def begin(turn: Turn, reason: str | None) -> Outcome:
         raise OrderConflict("step_conflict", detail, 1)
     first = 1 if step is None else step
     progress = fresh(spec, turn.served.engine, "started" if reason is None else "restarted", reason)
+    progress.stretch = turn.unstretched()
     plan = turn.plan(math.nan, first)
     live, _ = absorb(progress, turn.request.observations, plan, no_errors(len(spec.targets)), None)
     return _pack(turn, progress, None, first, live, None, turn.shadow(plan, progress, None, None))
@@ -84,7 +97,9 @@ def prime(turn: Turn, label: str = STABLE) -> Outcome:
     progress, plan = fresh(spec, turn.served.engine, "started"), turn.plan(math.nan, first)
     absorb(progress, observations, plan, None, None)
     del progress.outputs[:-1]
-    beside = None if turn.candidate is None else shadow.follow(turn.candidate, spec, observations, plan, None, None)
+    beside = None
+    if turn.candidate is not None:
+        beside = shadow.follow(turn.candidate, spec, observations, plan, None, None, adaptive=turn.adaptive)
     outcome = _pack(turn, progress, None, first, None, None, beside)
     outcome.record.ring, outcome.record.last, outcome.record.label = b"", None, label
     return outcome
@@ -96,20 +111,24 @@ def go_on(turn: Turn, record: Record, *, expired: bool, fell_back: bool) -> Outc
     first = record.step + 1
     plan = turn.plan(record.last_time, first, bridged=expired)
     told: Told | None = None
-    own = False  # whether what was told is the served track's own prediction
+    here = None if expired else shadow.kept(record, spec)
     if expired:
         progress = fresh(spec, engine, "restarted", "expired")
         progress.last_seen = record.touched
-    elif (here := shadow.kept(record, spec)) is None:
+    elif here is None:
         progress = rebuild(spec, engine, record.context, rebuild_reason(fell_back))
         told = _told(spec, record) if progress.status == "rebuilt" else None
     else:
         track, behind, second = here
         progress = Progress(spec, engine, track.state[None], track.y, record.context, behind, "carried")
         progress.reason = PROMOTED if second else None
-        told, own = _told(spec, record), not second
+        told = _told(spec, record)
+    progress.stretch = turn.unstretched()
+    if turn.adaptive and here is not None:
+        progress.stretch = here.track.stretch or progress.stretch
     live, scored = absorb(progress, turn.request.observations, plan, record.live, told)
-    beside = turn.shadow(plan, progress, told if own else None, None if expired else record)
+    own = told if told is not None and told.own else None
+    beside = turn.shadow(plan, progress, own, None if expired else record)
     return _pack(turn, progress, record, first, live, scored, beside)
 
 
@@ -137,7 +156,7 @@ def _pack(
 ) -> Outcome:
     spec: ModelSpec = turn.served.spec
     n = len(turn.request.observations)
-    y = progress.predictions()
+    y, interval = progress.predictions(), progress.interval()
     last = LastAnswer(
         status=progress.status,
         reason=progress.reason,
@@ -147,8 +166,9 @@ def _pack(
         last_seen=progress.last_seen or 0.0,
         predicted=np.full(len(spec.targets), np.nan, np.float32) if scored is None else scored.point,
         y=y,
-        interval=bounds(spec, y),
+        interval=interval,
         level=spec.level or 0.0,
+        anomaly=progress.anomaly,
     )
     last_time = math.nan if old is None or progress.last_seen is not None else old.last_time
     record = Record(
@@ -159,7 +179,10 @@ def _pack(
         last_time=gaps.advance(spec, last_time, turn.request.times, n, turn.now),
         created=turn.now if old is None else old.created,
         touched=turn.now,
-        tracks=(Track(spec.fingerprint, progress.batch[0], y[-1]), *(() if beside is None else (beside.track,))),
+        tracks=(
+            Track(spec.fingerprint, progress.batch[0], y[-1], stretch=progress.stretch or ()),
+            *(() if beside is None else (beside.track,)),
+        ),
         context=progress.context(),
         live=no_errors(len(spec.targets)) if live is None else live,
         ring=order.remember(
@@ -167,13 +190,15 @@ def _pack(
         ),
         last=last,
     )
-    return Outcome(record, progress, scored, None if beside is None else beside.paired)
+    return Outcome(record, progress, scored, interval, None if beside is None else beside.paired)
 
 
 def _told(spec: ModelSpec, record: Record) -> Told:
     """What the client was last told; after a priming, which remembers no answer, what its track predicts."""
+    own = record.tracks[0].fingerprint == spec.fingerprint
     if record.last is None:
         y = record.tracks[0].y
-        return Told(y[:, 0], bounds(spec, y))
+        return Told(y[:, 0], bounds(spec, y), own)
     last = record.last
-    return Told(last.y[-1, :, 0], None if last.interval is None else last.interval[-1])
+    own = own and last.version == spec.version
+    return Told(last.y[-1, :, 0], None if last.interval is None else last.interval[-1], own)

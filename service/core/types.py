@@ -69,7 +69,8 @@ class ModelSpec:
     residual quantiles of look-ahead at `level`, row h - 1 for horizon h. ``interval_columns``: the columns of y
     that bound the interval at `level`, None for a model without quantiles. ``feedback`` (F,) int: for each
     feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
-    target, the feature that observes it, -1 if none does.
+    target, the feature that observes it, -1 if none does. `limits`: for each target the least and the most that can
+    be observed; empty where nothing is known of it.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ModelSpec:
     gates: tuple[GateSpec, ...] = ()
     feedback: NDArray[np.intp] | None = field(default=None)
     observed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    limits: tuple[tuple[float, float], ...] = ()
 
     @property
     def columns(self) -> int:

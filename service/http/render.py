@@ -76,7 +76,9 @@ def client(view: ClientView) -> dict[str, Any]:
                 "mae": live.mae,
                 "rmse": live.rmse,
                 "naive_rmse": live.naive_rmse,
+                "skill": live.skill,
                 "coverage": live.coverage,
+                "factor": live.factor,
             }
             for live in view.live
         },
@@ -168,8 +170,13 @@ def _prediction(spec: ModelSpec, level: float | None, y: FloatArray, interval: F
 
 
 def _previous(spec: ModelSpec, previous: Previous) -> dict[str, Any]:
-    error = previous.observed - previous.predicted
+    error, anomaly = previous.observed - previous.predicted, previous.anomaly
     return {
-        target.name: {"predicted": previous.predicted[k], "observed": previous.observed[k], "error": error[k]}
+        target.name: {
+            "predicted": previous.predicted[k],
+            "observed": previous.observed[k],
+            "error": error[k],
+            "anomaly": None if anomaly is None else anomaly[k],
+        }
         for k, target in enumerate(spec.targets)
     }

@@ -33,7 +33,9 @@ class Recording:
         self.before = {file.name: file.read_bytes() for file in (folder / "state").iterdir()}
         self.journal = Journal(folder / "journal")
         self.url = f"sqlite:///{folder}/state?durability={durability}"
-        with running_service(models, self.url, module="tests.chaos.recorded_service") as running:
+        with running_service(
+            models, self.url, module="tests.chaos.recorded_service", adaptive_intervals=False
+        ) as running:
             load = Load([running.url], seed, clients_n=120, told=self.journal.told)
             load.start()
             wait_until(lambda: load.failed or load.acknowledged > 100 * seconds, 120, "a load to record")

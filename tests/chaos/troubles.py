@@ -27,6 +27,7 @@ class Service:
     def __init__(self, models_dir: Path, state_url: str, rng: random.Random, workers: int = 2, **settings: Any) -> None:
         self._rng = rng
         port = free_port()
+        settings = {"adaptive_intervals": False, **settings}  # answers are compared with the model's own, offline
         self._begin = lambda: running_service(models_dir, state_url, workers, port=port, **settings)
         self._stack = ExitStack()
         self.url = f"http://127.0.0.1:{port}"

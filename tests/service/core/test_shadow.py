@@ -12,6 +12,7 @@ import pytest
 from service.core import shadow
 from service.core.mover import Mover
 from service.core.patience import WouldWait, hurried
+from service.core.predictor import Limits
 from service.core.record import decode
 from service.core.registry import Served, ServedModel
 from service.core.shadow import CLIP, difference, spreads
@@ -50,8 +51,8 @@ class Wide(LeakyIntegrator):
 class Pair(Desk):
     """A desk where version 1 is served, leak 0.5, and version 2 may be a candidate, leak 0.25 unless said otherwise."""
 
-    def __init__(self, candidate=None, labels=None, *, spec2=None, **spec):
-        super().__init__(make_spec(**spec))
+    def __init__(self, candidate=None, labels=None, *, spec2=None, limits=None, **spec):
+        super().__init__(make_spec(**spec), limits)
         self.other = LeakyIntegrator(0.25) if candidate is None else candidate
         self.spec2 = make_spec(version=2, fingerprint="11", **{**spec, **(spec2 or {})})
         self.generation = 0
@@ -87,7 +88,8 @@ def test_the_second_track_is_what_the_candidate_alone_would_have_made_of_the_sam
 @pytest.mark.parametrize("candidate", [LeakyIntegrator(0.25), Diverging(0.25), Raising(0.25)])
 def test_answers_are_the_same_to_the_bit_whatever_the_candidate_does(candidate):
     rng = np.random.default_rng(7)
-    with_one, without = Pair(candidate, interval_s=HOUR), Pair(labels={"stable": 1}, interval_s=HOUR)
+    more = {"interval_s": HOUR, "limits": Limits(adaptive_intervals=True)}
+    with_one, without = Pair(candidate, **more), Pair(labels={"stable": 1}, **more)
     time = with_one.clock.now - 2000 * HOUR
     for i in range(60):
         size = int(rng.integers(1, 4))
@@ -281,6 +283,26 @@ def test_promotion_swaps_the_tracks():
     after = pair.send(6)
     assert (after.state.status, after.state.reason, after.paired) == ("carried", None, None)
     assert pair.predictor.inspect(pair.key).scored == view.scored + 3
+
+
+def test_a_promoted_client_s_intervals_have_followed_its_candidate_s_own_errors():
+    rng = np.random.default_rng(13)
+    values = rng.normal(size=40).round(2).tolist()
+    pair, limits = Pair(limits=Limits(adaptive_intervals=True)), Limits(adaptive_intervals=True)
+    only = Desk(pair.spec2, limits, LeakyIntegrator(0.25))
+    for desk in (pair, only):
+        for value in values:
+            answer = desk.send(value)
+    assert pair.track().stretch == only_track(only).stretch != pair.record().tracks[0].stretch
+    pair.label(PROMOTED)
+    seen, expected = pair.predictor.forecast(pair.key, 2), only.predictor.forecast(only.key, 2)
+    assert seen.interval.tolist() == expected.interval.tolist() == answer.interval.tolist()
+    after = pair.send(1).interval, only.send(1).interval
+    np.testing.assert_allclose(*after, atol=0.02, err_msg="the first is marked on what the old version had told")
+
+
+def only_track(desk):
+    return decode(desk.key, desk.stored()).tracks[0]
 
 
 def test_a_promoted_client_s_retry_is_told_the_same_again():

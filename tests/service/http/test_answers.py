@@ -25,7 +25,7 @@ def test_an_answer_has_exactly_the_documented_members(api):
         "client": "c",
         "step": 2,
         "prediction": {"a": prediction(5.0, 4.0, 6.0)},
-        "previous": {"a": {"predicted": 2.0, "observed": 8.0, "error": 6.0}},
+        "previous": {"a": {"predicted": 2.0, "observed": 8.0, "error": 6.0, "anomaly": None}},
         "state": {"status": "carried", "reason": None, "context": 2, "filled": 0},
     }
 
@@ -137,7 +137,7 @@ def test_a_client_can_be_inspected(api):
         "expires": "2023-11-21T22:13:20.000Z",
         "scored": 2,
     }
-    assert set(live["a"]) == {"mae", "rmse", "naive_rmse", "coverage"}
+    assert set(live["a"]) == {"mae", "rmse", "naive_rmse", "skill", "coverage", "factor"}
     assert live["a"]["mae"] > 0
 
 

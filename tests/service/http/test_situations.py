@@ -23,7 +23,7 @@ def test_the_next_observation_carries_the_state_on(api):
     assert answer["step"] == 2
     assert answer["state"]["status"] == "carried"
     assert answer["prediction"]["a"]["value"] == 5.0  # 4 -> 2, then (2 + 8) / 2
-    assert answer["previous"]["a"] == {"predicted": 2.0, "observed": 8.0, "error": 6.0}
+    assert answer["previous"]["a"] == {"predicted": 2.0, "observed": 8.0, "error": 6.0, "anomaly": None}
 
 
 @pytest.mark.parametrize(

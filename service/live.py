@@ -1,0 +1,71 @@
+"""Live errors of each version, over all clients: as counters that can be summed over workers, and by the minute."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter
+
+from service.core.requests import MARKS, Answer, PredictRequest
+from service.core.types import ClientKey, ModelSpec
+from service.tally import Tally, drained
+
+COUNTERS = (  # in the order of `Marks.sums`
+    ("recurve_live_scored", "Predictions held against what was then observed."),
+    ("recurve_live_absolute_error", "Sum of their absolute errors."),
+    ("recurve_live_squared_error", "Sum of their squared errors."),
+    ("recurve_live_naive_squared_error", "Sum of the squared errors of the last value in their place."),
+    ("recurve_live_covered", "Of those with an interval, those whose observation lay in it."),
+    ("recurve_live_bounded", "Predictions held against an observation that had an interval."),
+)
+SERIES = "live:"  # followed by the version: the minute sums' name
+
+Adds = Callable[[str, str, Sequence[float]], None]
+
+
+class LiveErrorSums:
+    """A witness of predicts: what it costs a request is one append.
+
+    Marks wait until the tally settles. They are then added to the counters and, as (observations scored, squared
+    error, naive squared error), to the minute's sums of the version. Errors there are in units of each target's
+    scale, so that those of several targets can be added.
+    """
+
+    def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
+        labels = ["model", "version", "target"]
+        self._counters = [Counter(name, said, labels, registry=registry) for name, said in COUNTERS]
+        self._waiting: deque[tuple[ModelSpec, tuple[float, ...]]] = deque()
+        self.adds: Adds | None = None
+        tally.settles(self.settle)
+
+    def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
+        """See Witness."""
+        if answer.marks is not None:
+            self._waiting.append((answer.spec, answer.marks.sums))
+
+    def settle(self) -> None:
+        """Add up what waits."""
+        totals: dict[int, list[float]] = {}
+        specs: dict[int, ModelSpec] = {}
+        for spec, sums in drained(self._waiting):
+            specs[id(spec)] = spec
+            total = totals.setdefault(id(spec), [0.0] * len(sums))
+            for i, amount in enumerate(sums):
+                total[i] += amount
+        for known, spec in specs.items():
+            self._count(spec, totals[known])
+
+    def _count(self, spec: ModelSpec, total: list[float]) -> None:
+        scored = squared = naive_squared = 0.0
+        for k, target in enumerate(spec.targets):
+            marks = total[k * MARKS : (k + 1) * MARKS]
+            if spec.observed[k] < 0:
+                continue
+            for counter, amount in zip(self._counters, marks, strict=True):
+                counter.labels(spec.name, spec.version, target.name).inc(amount)
+            scored += marks[0]
+            squared += marks[2] / target.scale**2
+            naive_squared += marks[3] / target.scale**2
+        if self.adds is not None and scored:
+            self.adds(spec.name, f"{SERIES}{spec.version}", (scored, squared, naive_squared))

@@ -1,0 +1,91 @@
+"""Live errors as metrics: sums of each version that add up to what clients were told, a replay counted never."""
+
+import numpy as np
+import pytest
+
+from service.core.predictor import Limits
+from service.core.types import TargetSpec
+from service.metrics import Metrics
+from service.sessions import CountedPredictor
+from tests.desk import Desk
+from tests.fakes import LeakyIntegrator, make_spec, serve
+
+NAMES = ("scored", "absolute_error", "squared_error", "naive_squared_error", "covered", "bounded")
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def counted(metrics, **spec):
+    """A desk whose predictor's marks become metrics."""
+    desk = Desk(make_spec(**spec))
+    desk.predictor = CountedPredictor(
+        metrics.sessions, desk.registry, desk.store, desk.clock, Limits(), witnesses=[metrics.live]
+    )
+    return desk
+
+
+def sums(metrics, version=1, target="a"):
+    """The live sums of a version's target as they stand, by NAMES; None where there are none."""
+    text, found = metrics.exposition()[0].decode(), {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("{")
+        if name.startswith("recurve_live_") and name.endswith("_total") and f'version="{version}"' in rest:
+            assert "client" not in rest
+            if f'target="{target}"' in rest:
+                found[name.removeprefix("recurve_live_").removesuffix("_total")] = float(rest.rpartition(" ")[2])
+    return tuple(found[name] for name in NAMES) if found else None
+
+
+def test_marks_add_up_over_clients_requests_and_observations(metrics):
+    desk = counted(metrics)
+    rng = np.random.default_rng(7)
+    expected = np.zeros(6)
+    for request in range(40):
+        desk.key = desk.key._replace(client=f"c{request % 3}")
+        answer = desk.send(*rng.normal(0, 2, 1 + request % 4))
+        expected += 0.0 if answer.marks is None else answer.marks.sums
+    assert expected[0] == sum(1 + request % 4 for request in range(40)) - 3
+    assert sums(metrics) == pytest.approx(tuple(expected))
+
+
+def test_a_replay_a_refusal_and_a_history_count_nothing(metrics):
+    desk = counted(metrics)
+    desk.send(0.0, step=1)
+    desk.send(3.0, step=2)
+    before = sums(metrics)
+    assert desk.send(3.0, step=2).replayed
+    desk.prime(1.0, 2.0, 3.0)
+    assert sums(metrics) == before == (1.0, 3.0, 9.0, 9.0, 0.0, 1.0)
+
+
+def test_an_error_is_counted_for_the_version_that_made_it_and_none_for_the_one_that_took_over(metrics):
+    desk = counted(metrics)
+    desk.send(0.0)
+    desk.send(1.0)
+    serve(desk.registry, make_spec(version=2, fingerprint="11"), LeakyIntegrator(), generation=2)
+    assert desk.send(2.0).version == 2
+    assert (sums(metrics)[0], sums(metrics, version=2)) == (1.0, None)
+    desk.send(3.0)
+    assert (sums(metrics)[0], sums(metrics, version=2)[0]) == (1.0, 1.0)
+
+
+def test_targets_are_counted_each_and_one_that_nothing_observes_not_at_all(metrics):
+    desk = counted(metrics, features=("a", "b"), predicts=("a", "b"), observed=np.array([0, -1]))
+    desk.send((0.0, 0.0))
+    desk.send((1.0, 5.0))
+    assert sums(metrics)[0] == 1.0
+    assert sums(metrics, target="b") is None
+
+
+def test_the_minutes_of_a_version_get_its_errors_in_units_of_scale(metrics):
+    added = []
+    metrics.live.adds = lambda *args: added.append(args)
+    desk = counted(metrics, targets=(TargetSpec("a", "u", 2.0),))
+    desk.send(0.0)
+    desk.send(4.0, 2.0)
+    metrics.live.settle()
+    metrics.live.settle()
+    assert added == [("toy", "live:1", (2.0, 16.0 / 4, (16.0 + 4.0) / 4))]
