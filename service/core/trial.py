@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,9 +119,9 @@ class Trial:
                 "worse": np.round(said.worse / math.log(10), 4).tolist(),
             },
         }
-        kept = asdict(self)
-        observations, earlier = kept.pop("observations"), kept.pop("earlier")
-        return {**kept, **summary, "earlier": list(earlier), "observations": [list(each) for each in observations]}
+        kept = {name: getattr(self, name) for name in Trial.__dataclass_fields__}
+        kept["observations"] = [list(each) for each in self.observations]
+        return {**kept, **summary, "earlier": list(self.earlier)}
 
 
 def _is_whole(index: int, observation: Observation) -> bool:
