@@ -26,6 +26,7 @@ from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
 from service.http.sizes import body_limit, is_short
+from service.judge import Judge, PairedSums, Terms
 from service.labels import RepositoryLabels
 from service.loader import Loader
 from service.metrics import Metrics, ServedNow
@@ -49,16 +50,18 @@ class Service:
     loader: Loader
     metrics: Metrics
     sweeper: Sweeper | None
+    judge: Judge
     sums: MinuteSums
     drift: DriftWatch
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
 
     def close(self) -> None:
-        """Stop polling and sweeping, settle the counts and the sums and give the store's files back."""
+        """Stop polling, sweeping and judging, settle the counts and the sums and give the store's files back."""
         self.loader.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
+        self.judge.stop()
         self.drift.stop()
         self.metrics.stop()  # what it settles goes into the sums
         self.sums.stop()
@@ -95,6 +98,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT, loader.problems)
+    labels = RepositoryLabels(repository, loader)
     app = create_app(
         Collaborators(
             predictor=CountedPredictor(
@@ -105,11 +109,12 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
                 limits,
                 locks=locks,
                 capacity=capacity,
-                witnesses=[metrics.live],
+                witnesses=[PairedSums(sums), metrics.live],
             ),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             pinner=Pinner(registry, store, locks, clock, limits),
-            labels=RepositoryLabels(repository, loader),
+            labels=labels,
+            evidence=repository.evidence,
             registry=registry,
             store=store,
             problems=loader.problems,
@@ -128,11 +133,15 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
     if sweeper is not None:
         sweeper.start()
+    terms = Terms(settings.promote, settings.promote_level, settings.promote_deadline_h)
+    judge_lease = Lease(store, "judge", clock)
+    judge = Judge(registry, repository, labels, sums, judge_lease, clock, metrics.trials, terms)
+    judge.start()
     drift_lease = Lease(store, "drift", clock)
     drift = DriftWatch(registry, store, sums, drift_lease, metrics.drift, settings.models_dir, settings.drift_every_s)
     drift.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, sweeper, sums, drift, limit, short)
+    service = Service(app, registry, store, loader, metrics, sweeper, judge, sums, drift, limit, short)
     app.extensions["recurve"] = service
     return service
 

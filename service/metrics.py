@@ -25,6 +25,7 @@ from service.live import LiveErrorSums
 from service.sessions import Sessions
 from service.tally import Tally
 from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
+from service.trials import Trials
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
 PREDICT_ROUTE = "/v1/models/<model>/clients/<client>/predict"
@@ -89,6 +90,7 @@ class Metrics:
             registry=self._registry,
         )
         self.sessions = Sessions(self._registry, self._tally)
+        self.trials = Trials(self._registry, self._tally)
         self.live = LiveErrorSums(self._registry, self._tally)
         self.drift = DriftMetrics(self._registry)
 

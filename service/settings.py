@@ -74,6 +74,18 @@ class Settings(BaseModel):
         description="Seconds that a minute of live sums lasts: one observation of a candidate's judge. The same in all "
         "replicas; longer where errors of neighbouring minutes are alike.",
     )
+    promote: bool = Field(
+        True, description="Promote a candidate that live traffic proves better, drop one that is not; off: judge only."
+    )
+    promote_level: float = Field(
+        0.05, gt=0, lt=1, description="Chance at which an equal candidate may be promoted, where its job names none."
+    )
+    promote_deadline_h: float = Field(
+        168.0,
+        gt=0,
+        lt=1e6,
+        description="Hours after which an undecided candidate is dropped, where its job names none.",
+    )
     admin_token: SecretStr | None = Field(
         None, description="The administrator's secret, 16 visible ASCII characters or more; none: labels stay."
     )

@@ -29,7 +29,7 @@ RULES: dict[str, set[str]] = {
     # Metrics wrap the core's ports.
     "service/metrics.py": {
         "prometheus_client", "service.core", "service.drift.metrics", "service.live", "service.sessions",
-        "service.tally", "service.timing",
+        "service.tally", "service.timing", "service.trials",
     },
     # Drift of live errors. The detector's library is heavy: its process alone imports it.
     "service/drift": {"models", "service.core", "service.drift.history", "service.live"},
@@ -44,6 +44,9 @@ RULES: dict[str, set[str]] = {
     "service/sweeper.py": {"service.core"},
     # Sums of all processes' requests, in the store.
     "service/minutes.py": {"service.core"},
+    # A thread around the core's trials; their evidence and their verdicts' effect are the repository's.
+    "service/judge.py": {"models", "service.core", "service.minutes"},
+    "service/trials.py": {"prometheus_client", "service.tally"},
     # The environment is read here, and nothing of ours is needed for it.
     "service/settings.py": {"pydantic"},
     "service/logs.py": {"pythonjsonlogger"},

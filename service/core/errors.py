@@ -26,6 +26,15 @@ class ModelNotFound(RecurveError):
         super().__init__(f"{what} is not served here")
 
 
+class EvidenceNotFound(RecurveError):
+    """Nothing is kept of a trial of that version."""
+
+    code = "evidence_not_found"
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(f"no evidence is kept of version {version} of model {model!r}: it was never on trial here")
+
+
 class ClientNotFound(RecurveError):
     """Nothing is kept for the client; `last_seen` (epoch seconds) if that is because it expired."""
 

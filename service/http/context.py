@@ -36,8 +36,9 @@ class HttpLimits:
 
 @dataclass(frozen=True, slots=True)
 class Collaborators:
-    """Everything behind the routes. `problems` tells what could not be loaded, `exposition` is the metrics' text,
-    `admin_token` the secret by which an administrator is known; None: nobody is one."""
+    """Everything behind the routes. `problems` tells what could not be loaded, `evidence` what is kept of a version's
+    trial, `exposition` is the metrics' text, `admin_token` the secret by which an administrator is known; None: nobody
+    is one."""
 
     predictor: Predictor
     mover: Mover
@@ -46,6 +47,7 @@ class Collaborators:
     registry: Registry
     store: StateStore
     problems: Callable[[], list[dict[str, Any]]] = list
+    evidence: Callable[[str, int], dict[str, Any] | None] = lambda model, version: None
     exposition: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain")
     limits: HttpLimits = field(default_factory=HttpLimits)
     admin_token: str | None = field(default=None, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
+from service.core.errors import EvidenceNotFound
 from service.http import render
 from service.http.context import Collaborators, check_query
 from service.http.output import json_response
@@ -28,5 +29,14 @@ def blueprint(deps: Collaborators) -> Blueprint:
     def version(model: str, number: int) -> Response:
         check_query(request.environ)
         return json_response(render.version(deps.registry.model(model).version(number)))
+
+    @routes.get("/v1/models/<model>/versions/<int:number>/evidence")
+    def evidence(model: str, number: int) -> Response:
+        check_query(request.environ)
+        deps.registry.model(model)
+        found = deps.evidence(model, number)
+        if found is None:
+            raise EvidenceNotFound(model, number)
+        return json_response(found)
 
     return routes
