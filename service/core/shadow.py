@@ -29,7 +29,7 @@ from service.core.absorb import Gap, Progress, fresh, rebuild
 from service.core.record import NO_SUMS, Record, Track
 from service.core.registry import Served
 from service.core.requests import Paired
-from service.core.scoring import Told, restretched
+from service.core.scoring import Told, no_errors, score
 from service.core.types import FloatArray, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -236,13 +236,9 @@ def _track(record: Record, spec: ModelSpec) -> Track | None:
 
 def _adapt(progress: Progress, x: FloatArray) -> None:
     """Stretch the shadow's intervals by whether ``x`` (F,) lies within the one standing, as the served one's are."""
-    spec, stretch, told = progress.spec, progress.stretch, progress.told()
-    if stretch is None or spec.level is None or told is None or told.interval is None:
-        return
-    seen, missed = x.tolist(), []
-    for feature, (lower, upper) in zip(spec.observed.tolist(), told.interval.tolist(), strict=True):
-        missed.append(None if feature < 0 else not lower <= seen[feature] <= upper)
-    progress.stretch = restretched(stretch, missed, spec.level)
+    if progress.stretch is not None and (told := progress.told()) is not None:
+        nothing = no_errors(len(progress.spec.targets))
+        progress.stretch = score(nothing, progress.spec, told, x, x, progress.stretch).stretch
 
 
 def _is_sound(progress: Progress) -> bool:

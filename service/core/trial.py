@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from service.core.minutes import Minute
 Verdict = Literal["better", "worse", "undecided"]
 
 LEAST_STEPS = 4  # of an observation: minutes with fewer are merged with the next
-MOST_OBSERVATIONS = 20_000  # of a trial: with a far deadline and short minutes, several make one
+COARSER_EVERY = 10_000  # observations: from then on each takes twice the minutes, so that no trial outgrows its file
 
 
 class Observation(NamedTuple):
@@ -62,11 +62,6 @@ class Trial:
         return series_of(self.fingerprint)
 
     @property
-    def together(self) -> int:
-        """How many minutes make an observation, at least."""
-        return max(1, math.ceil((self.deadline - self.began) / self.minute_s / MOST_OBSERVATIONS))
-
-    @property
     def steps(self) -> int:
         """Steps compared so far."""
         return sum(each.steps for each in self.observations)
@@ -86,7 +81,7 @@ class Trial:
             steps, total = values if len(values) == 2 else (0.0, 0.0)
             if steps < 1 or abs(total) > steps * (1 + 1e-9):  # no sum of clipped differences
                 continue
-            if found and not self._is_whole(found[-1]):
+            if found and not _is_whole(len(found) - 1, found[-1]):
                 last = found.pop()
                 found.append(Observation(last.start, last.minutes + 1, last.steps + int(steps), last.sum + total))
             else:
@@ -95,7 +90,7 @@ class Trial:
 
     def standing(self) -> Standing:
         """What its observations say, without one at the end that still waits for more."""
-        told = [each for each in self.observations if self._is_whole(each)]
+        told = [each for i, each in enumerate(self.observations) if _is_whole(i, each)]
         means = np.array([each.sum / each.steps for each in told], np.float64)
         return standing(np.clip(means, -1.0, 1.0), self.level)
 
@@ -109,9 +104,6 @@ class Trial:
         elif now >= self.deadline:
             verdict = "undecided"
         return self if verdict is None else replace(self, verdict=verdict, decided=now, generation=generation)
-
-    def _is_whole(self, observation: Observation) -> bool:
-        return observation.steps >= LEAST_STEPS and observation.minutes >= self.together
 
     def as_dict(self, said: Standing) -> dict[str, Any]:
         """What is kept, as plain JSON: the trial, and what it says, for people. `said` is its `standing()`."""
@@ -127,9 +119,14 @@ class Trial:
                 "worse": np.round(said.worse / math.log(10), 4).tolist(),
             },
         }
-        kept = asdict(self)
-        observations, earlier = kept.pop("observations"), kept.pop("earlier")
-        return {**kept, **summary, "earlier": list(earlier), "observations": [list(each) for each in observations]}
+        kept = {name: getattr(self, name) for name in Trial.__dataclass_fields__}
+        kept["observations"] = [list(each) for each in self.observations]
+        return {**kept, **summary, "earlier": list(self.earlier)}
+
+
+def _is_whole(index: int, observation: Observation) -> bool:
+    """Whether the trial's observation of that index takes no more minutes; known before they come."""
+    return observation.steps >= LEAST_STEPS and observation.minutes >= 1 << (index // COARSER_EVERY)
 
 
 def trial_of(kept: Mapping[str, Any] | None) -> Trial | None:

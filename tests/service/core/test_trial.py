@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.core.minutes import Minute
-from service.core.trial import MOST_OBSERVATIONS, Trial, summary_of, trial_of
+from service.core.trial import COARSER_EVERY, Trial, summary_of, trial_of
 
 T0 = 1_700_000_040.0
 DAY_S = 86_400.0
@@ -99,10 +99,7 @@ def test_what_is_no_trial_is_none(change):
     assert trial_of(None) is None
 
 
-def test_a_far_deadline_does_not_make_a_trial_without_end_in_memory():
-    one = trial(minute_s=0.1, deadline=T0 + 30 * DAY_S)
-    assert one.together * MOST_OBSERVATIONS * 0.1 >= 30 * DAY_S
-    n = one.together
-    part = one.with_minutes([Minute(T0 + 0.1 * t, (9, 9.0)) for t in range(2 * n - 1)])
-    assert [each.minutes for each in part.observations] == [n, n - 1]
-    assert len(part.standing().mean) == 1
+def test_a_trial_of_very_many_minutes_takes_more_of_them_together():
+    one = trial(minute_s=0.1).with_minutes([Minute(T0 + 0.1 * t, (9, 9.0)) for t in range(COARSER_EVERY + 5)])
+    assert [each.minutes for each in one.observations[-4:]] == [1, 2, 2, 1]
+    assert len(one.standing().mean) == COARSER_EVERY + 2

@@ -99,6 +99,7 @@ class Api:
             serve(self.registry, spec, HalfEngine() if spec.name == "half" else self.engine)
         self.observed = []
         self.problems = []
+        self.evidence = {}
         bounds = Limits(**{"max_clients": 40, **limits})
         shared = {"locks": StripedLocks(), "capacity": Capacity(self.store, bounds.max_clients, self.clock)}
         http = HttpLimits(max_body_bytes=4000, max_history_bytes=20_000, max_observations=5, max_history=50)
@@ -111,6 +112,7 @@ class Api:
                 self.registry,
                 self.store,
                 problems=lambda: self.problems,
+                evidence=lambda model, version: self.evidence.get((model, version)),
                 exposition=lambda: (b"recurve_up 1\n", "text/plain; version=1.0.0"),
                 limits=http,
                 admin_token=admin_token,

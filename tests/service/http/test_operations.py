@@ -174,3 +174,13 @@ def test_apps_are_independent():
     one.predict(1.0)
     assert other.view() is None
     assert Registry().models == {}
+
+
+def test_evidence_of_a_version_is_told_as_it_is_kept_and_where_none_is_that_is_said(api):
+    path = "/v1/models/toy/versions/2/evidence"
+    assert "version 2" in is_problem(api.send("GET", path), 404, "evidence_not_found")["detail"]
+    api.evidence["toy", 2] = {"format": 1, "verdict": "worse", "wealth": {"better": 0.25, "worse": 21.5}}
+    answer = api.send("GET", path)
+    assert (answer.status_code, answer.json) == (200, api.evidence["toy", 2])
+    is_problem(api.send("GET", "/v1/models/nobody/versions/2/evidence"), 404, "model_not_found")
+    is_problem(api.send("GET", path + "?since=1"), 422, "invalid")
