@@ -17,6 +17,7 @@ once as many observations have come since as its context holds.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -249,7 +250,7 @@ def _is_sound(progress: Progress) -> bool:
     spec, state, y = progress.spec, progress.batch, progress.y
     if y is None or (state.nbytes, y.nbytes) != (spec.initial_state.nbytes, 4 * len(spec.targets) * spec.columns):
         return False
-    return bool(np.isfinite(state).all() and np.isfinite(y).all())
+    return bool(np.isfinite(state).all()) and all(map(math.isfinite, y.ravel().tolist()))
 
 
 @lru_cache(maxsize=16)

@@ -137,6 +137,18 @@ def test_the_worker_that_moved_a_label_serves_it_when_it_answers(town):
             assert served.json()["version"] == version
 
 
+def test_of_many_who_move_a_label_from_the_same_generation_one_does(town):
+    body = {"version": 2, "generation": 1}
+
+    def move(_):
+        return town.ask("PUT", f"{MODEL}/labels/candidate", body, Authorization=f"Bearer {TOKEN}")
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(move, range(16)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 15
+    assert {answer.json().get("generation") for answer in answers} == {2}
+
+
 def test_a_bad_bundle_is_refused_and_where_a_label_names_it_all_the_same_it_is_named_while_the_old_one_serves(town):
     for client in range(CLIENTS):
         town.step(client)
