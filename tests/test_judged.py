@@ -104,7 +104,9 @@ def test_under_load_a_better_candidate_is_served_and_a_worse_one_dropped(root, t
                 thread.join()
         assert not failures, failures
         better, worse = evidence(2).json(), evidence(1).json()
-        metrics = requests.get(f"{running.url}/metrics", timeout=30).text
+        for outcome in ("promoted", "worse"):
+            line = f'recurve_promotions_total{{model="{TRIPLE}",outcome="{outcome}"}} 1.0'
+            wait_until(lambda line=line: line in requests.get(f"{running.url}/metrics", timeout=30).text, 30.0, line)
         log = running.stderr()
 
     assert labels() == {"stable": 2, "previous": 1}
@@ -120,6 +122,4 @@ def test_under_load_a_better_candidate_is_served_and_a_worse_one_dropped(root, t
         assert [reason for _, _, reason in sender.answers if reason is not None] == ["promoted"]
         assert {status for _, status, _ in sender.answers[1:]} == {"carried"}
         assert len(sender.answers) == sender.step
-    assert f'recurve_promotions_total{{model="{TRIPLE}",outcome="promoted"}} 1.0' in metrics
-    assert f'recurve_promotions_total{{model="{TRIPLE}",outcome="worse"}} 1.0' in metrics
     assert log.count("a candidate was proven better and is served") == 1

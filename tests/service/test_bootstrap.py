@@ -54,7 +54,7 @@ def test_a_service_is_built_and_closed(tiny_repository):
     assert client.get("/readyz").status_code == 200
     assert client.post(f"/v1/models/{SINGLE}/clients/c/predict", data=b'{"observation": 20.0}').status_code == 200
     text = client.get("/metrics").get_data(as_text=True)
-    assert f'recurve_engine_step_seconds_count{{model="{SINGLE}",version="1"}} 2.0' in text  # one of them to warm up
+    assert f'recurve_engine_step_seconds_count{{model="{SINGLE}",version="1"}} 1.0' in text
     manifest = client.get(f"/v1/models/{SINGLE}/versions/1").json["manifest"]
     assert manifest["name"] == SINGLE
     service.close()

@@ -16,6 +16,7 @@ from service.stores import open_store
 from tests.fakes import LeakyIntegrator, SettableClock, make_spec, registry_of
 from tests.service.sweeping import sweep_once
 from tests.serving import ROOT, wait_until
+from tests.stores.redis_servers import redis_server
 
 NOON = 1_700_000_040.0  # a whole minute
 KEY = ClientKey("~minutes", "toy", "shadow:00@1700000040000")
@@ -26,9 +27,20 @@ def clock():
     return SettableClock(NOON)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request, tmp_path):
-    store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/state")
+    if request.param == "redis":
+        server = request.getfixturevalue("server")
+        server.ask("FLUSHALL")
+        store = open_store(server.url)
+    else:
+        store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/state")
     yield store
     store.close()
 
@@ -199,6 +211,39 @@ def test_processes_that_add_to_one_minute_lose_nothing(tmp_path, clock):
     over(clock)
     assert MinuteSums(store, clock).closed("toy", "s") == [(NOON, (900, 450))]
     store.close()
+
+
+ENDLESS = """
+import sys
+from service.minutes import MinuteSums
+from service.stores import open_store
+
+sums, n = MinuteSums(open_store(sys.argv[1]), lambda: 1_700_000_040.0), 0
+while True:
+    for _ in range(10):
+        sums.add("toy", "s", (1,))
+        n += 1
+    if sums.flush():
+        print(n, flush=True)
+"""
+
+
+def test_a_process_killed_at_any_moment_loses_no_more_than_what_it_had_not_flushed(tmp_path, clock):
+    url = f"sqlite:///{tmp_path}/state"
+    written = []
+    for lines in (1, 7, 20):
+        adder = subprocess.Popen([sys.executable, "-c", ENDLESS, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        with adder.stdout as told:
+            said = [told.readline() for _ in range(lines)]
+            adder.kill()
+            said += told.readlines()
+        adder.wait(60)
+        written.append(int(said[-1]))
+    over(clock)
+    store = open_store(url)
+    ((total,),) = [minute.values for minute in MinuteSums(store, clock).closed("toy", "s")]
+    store.close()
+    assert sum(written) <= total <= sum(written) + 10 * len(written)  # killed after the write, before the word
 
 
 def test_sums_that_do_not_read_are_begun_anew_and_count_as_none(store, clock, caplog):
