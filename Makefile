@@ -23,7 +23,7 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test chaos train check image bench bench-compare million lock clean
+.PHONY: help serve test chaos loop train check image bench bench-compare million lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
@@ -56,6 +56,9 @@ chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for lon
 	@$(FIND_SERVERS)
 	export CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED)
 	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
+
+loop: $(VENV)/.dev ## watch the whole retraining loop once, minutes: its picture and figures go to docs/
+	@LOOP_DOCS=docs $(PY) -m pytest tests/loop --timeout=0 -s $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do

@@ -32,7 +32,7 @@ RULES: dict[str, set[str]] = {
         "service.sessions", "service.tally", "service.timing", "service.trials",
     },
     # Drift of live errors. The detector's library is heavy: its process alone imports it.
-    "service/drift": {"models", "service.core", "service.drift.history", "service.live"},
+    "service/drift": {"models", "service.core", "service.drift.apart", "service.drift.history", "service.live"},
     "service/drift/detector.py": {"river"},
     "service/drift/__main__.py": {"service.drift.detector"},
     "service/drift/metrics.py": {"prometheus_client"},

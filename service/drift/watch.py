@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
 import secrets
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +19,7 @@ from service.core.lease import Lease
 from service.core.minutes import Minute
 from service.core.ports import StateStore, Stored
 from service.core.registry import Registry
+from service.drift.apart import Changes, DetectorApart, DetectorFailed, Shares
 from service.drift.history import MOST, Change, ErrorMinute, History, decode, encode, place, ratio
 from service.live import SERIES
 
@@ -30,11 +28,6 @@ logger = logging.getLogger(__name__)
 LOOK_S = 15.0  # between two looks at whether it is time
 ENOUGH = 30  # minutes, before a process is started for them
 WORSE = 1.05  # a smaller growth of the errors is none to retrain for
-CHILD_S = 120.0  # of a busy machine; it takes two
-_ROOT = Path(__file__).resolve().parents[2]
-
-Shares = Mapping[str, Sequence[float]]
-Changes = Mapping[str, Sequence[tuple[int, int]]]  # see detector.changes
 
 
 class Sums(Protocol):
@@ -51,10 +44,6 @@ class ObservesDrift(Protocol):
     def observe_drift(self, model: str, *, stands: bool, new: bool) -> None:
         """Whether the served version's errors have grown; `new`: this was noticed now."""
         ...
-
-
-class DetectorFailed(Exception):
-    """The detector's process did not answer; the message says why."""
 
 
 class DriftWatch:
@@ -82,7 +71,8 @@ class DriftWatch:
         self._observer = observer
         self._models_dir = models_dir
         self._every_s = every_s
-        self._detect = detect_apart if detect is None else detect
+        self._apart = DetectorApart()
+        self._detect = self._apart if detect is None else detect
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -92,8 +82,9 @@ class DriftWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, after the look it is at."""
+        """End the thread; a look under way is broken off, another process takes it up."""
         self._stopped.set()
+        self._apart.stop()
         if self._thread is not None:
             self._thread.join()
 
@@ -119,7 +110,8 @@ class DriftWatch:
         except StoreUnavailable:
             return False  # every request says so as well
         except DetectorFailed as error:
-            logger.error("live errors could not be looked at", extra={"why": str(error)})
+            if not self._stopped.is_set():
+                logger.error("live errors could not be looked at", extra={"why": str(error)})
             return False
         return True
 
@@ -193,23 +185,3 @@ def _after(history: History, changes: Sequence[tuple[int, int]]) -> History:
             change = None
         begin = seen + 1
     return replace(history, minutes=history.minutes[begin:], change=change)
-
-
-def detect_apart(series: Shares) -> Changes:
-    """What `detector.changes` says of each series, from a process that ends with the answer. DetectorFailed."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "service.drift"],
-            input=json.dumps({"series": {name: list(values) for name, values in series.items()}}),
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            timeout=CHILD_S,
-            check=True,
-        )
-        changes: Changes = json.loads(done.stdout)["changes"]
-    except subprocess.CalledProcessError as error:
-        raise DetectorFailed(error.stderr.strip()[-500:] or f"exit code {error.returncode}") from error
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
-        raise DetectorFailed(str(error)) from error
-    return changes

@@ -5,6 +5,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from service.core.lease import Lease
 from service.core.minutes import Minute
 from service.core.registry import Registry
 from service.drift import watch
+from service.drift.apart import DetectorApart, DetectorFailed
 from service.drift.history import MOST, ErrorMinute, History, decode, encode, place
-from service.drift.watch import DetectorFailed, DriftWatch, detect_apart
+from service.drift.watch import DriftWatch
 from service.metrics import Metrics
 from service.stores import open_store
 from tests.conftest import SINGLE, TRIPLE
 from tests.fakes import LeakyIntegrator, SettableClock, make_spec, serve
-from tests.serving import ROOT, running_service
+from tests.serving import ROOT, running_service, wait_until
 
 SEED = 20261123
 EVERY_S = 300.0
@@ -230,11 +232,32 @@ def test_the_process_apart_answers_as_the_detector_does():
         "grown": np.concatenate([rng.uniform(0.2, 0.6, 300), rng.uniform(0.5, 0.9, 200)]).tolist(),
         "short": [0.5],
     }
-    apart = detect_apart(series)
+    apart = DetectorApart()(series)
     assert {name: [tuple(each) for each in found] for name, found in apart.items()} == changes_here(series)
     assert (apart["still"], apart["short"], len(apart["grown"])) == ([], [], 1)
     at, seen = apart["grown"][0]
     assert 270 < at <= 310 < seen < 400
+
+
+def test_a_process_under_way_ends_with_the_watch():
+    apart, failed = DetectorApart(), []
+
+    def ask():
+        try:
+            apart({"long": [0.5] * 200_000})  # it takes a second to begin with
+        except DetectorFailed as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: apart._process is not None, 30, "a process")
+    apart.stop()
+    asking.join(20)
+    assert not asking.is_alive()
+    assert len(failed) == 1
+    assert apart._process.poll() is not None
+    with pytest.raises(DetectorFailed):
+        apart({"short": [0.5]})
 
 
 @pytest.mark.parametrize("asked", ["", "{}", '{"series": {"a": [null]}}', "[]"])
