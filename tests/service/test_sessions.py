@@ -65,7 +65,7 @@ def test_torn_and_foreign_records_are_named_and_the_number_goes_on(service, stat
     whole = store.load(key).blob
     samples = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), len(whole) // 12)]
     samples += [whole[:size] for size in range(0, len(whole), len(whole) // 6)]
-    samples += [b"RCV\x02" + whole[4:], store.load(key._replace(client="fresh")).blob, b"{}", bytes(5000)]
+    samples += [b"RCV\x03" + whole[4:], store.load(key._replace(client="fresh")).blob, b"{}", bytes(5000)]
     for blob in samples:
         assert store.save(key, store.load(key).nonce, secrets.token_bytes(8), blob)
         for path in ("", "/forecast", "/gates"):
