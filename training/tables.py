@@ -23,7 +23,7 @@ class Retrain(Table):
     fit. `window`: all there is (`expanding`), or the newest `length` steps before the holdout (`sliding`). `holdout`:
     the newest steps, which no fit sees; candidate and champion are compared on those of them that are newer than what
     the champion has learnt from. `publish`: the label of a candidate that is better, at `level`, which is
-    also that of its trial on live traffic; undecided after `deadline_hours` (null: as the service is set) it is dropped.
+    also that of its trial on live traffic; undecided after `deadline_hours` (null: as the service is set) dropped.
     `keep`: so many of the newest versions stay, and all that have a label. `minimum_new`: with fewer new observations,
     nothing is done. While a candidate is on trial nothing is done either, unless `replace`.
     """
