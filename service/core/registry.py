@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -30,12 +30,20 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model's loaded versions and its labels as they stood at `generation`."""
+    """One model's loaded versions and its labels as they stood at `generation`.
+
+    `context_rows`: how many observations a client's context holds, so that any of the versions rebuilds its state.
+    """
 
     name: str
     generation: int
     labels: Mapping[str, int]
     versions: Mapping[int, Served]
+    context_rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        most = max((version.spec.context_length for version in self.versions.values()), default=0)
+        object.__setattr__(self, "context_rows", most)
 
     def version(self, number: int) -> Served:
         """That version; ModelNotFound if it is not loaded."""

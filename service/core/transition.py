@@ -39,7 +39,8 @@ class Outcome:
 class Turn:
     """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds.
 
-    `adaptive`: whether intervals follow the client's own errors. `candidate`: what shadows the client.
+    `context_rows`: how many observations the record's context holds. `adaptive`: whether intervals follow the client's
+    own errors. `candidate`: what shadows the client.
     """
 
     request: PredictRequest
@@ -48,6 +49,7 @@ class Turn:
     generation: int
     now: float
     max_gap: int
+    context_rows: int
     adaptive: bool = False
     candidate: Served | None = None
 
@@ -183,7 +185,7 @@ def _pack(
             Track(spec.fingerprint, progress.batch[0], y[-1], stretch=progress.stretch or ()),
             *(() if beside is None else (beside.track,)),
         ),
-        context=progress.context(),
+        context=progress.context(turn.context_rows),
         live=no_errors(len(spec.targets)) if live is None else live,
         ring=order.remember(
             b"" if old is None else old.ring, order.key_hash(turn.request), turn.digest, first, first + n - 1
