@@ -54,7 +54,10 @@ class Turn:
     candidate: Served | None = None
 
     def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
-        """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with."""
+        """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with.
+
+        WouldWait if to fill them takes longer than a thread in a hurry has time for.
+        """
         spec, request = self.served.spec, self.request
         missing = gaps.missing_steps(spec, request.times, len(request.observations), last_time, first)
         if bridged:
@@ -62,7 +65,9 @@ class Turn:
         plan: list[Gap] = [
             (m, gaps.effective_policy(spec, request.gap, m, self.max_gap, first)) if m else None for m in missing
         ]
-        gaps.check_fills(plan, self.max_gap)
+        fills = gaps.check_fills(plan, self.max_gap)
+        if fills:
+            give_way((len(plan) + fills) * (1 if self.candidate is None else 2))
         return plan
 
     def shadow(self, plan: list[Gap], progress: Progress, told: Told | None, record: Record | None) -> Shadow | None:
