@@ -99,13 +99,14 @@ class Registry:
         found = self.model(model.name)
         if found.generation < generation:
             if len(self._behind) >= _MOST_BEHIND:
-                self._behind.clear()
+                self._behind = {}
             self._behind[model.name, generation] = found, self._monotonic() + AGAIN_S
         return found
 
     def replace(self, models: Mapping[str, ServedModel]) -> None:
         """Serve exactly `models` from the next look-up on; requests under way keep what they hold."""
         self._models = MappingProxyType(dict(models))
+        self._behind = {}  # and none of it is kept alive by this
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
