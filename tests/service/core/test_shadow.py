@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -466,3 +467,17 @@ def test_a_rollback_finds_as_much_of_the_context_as_the_old_version_needs():
     pair.label({"stable": 2})
     pair.send(1)
     assert len(pair.record().context) == 2, "nobody needs more any longer"
+
+
+def test_what_an_imported_state_says_of_comparisons_elsewhere_does_not_count_here():
+    pair = Pair(labels={"stable": 2})
+    pair.send(1, 2)
+    mover = Mover(pair.registry, pair.store, pair.predictor._locks, pair.predictor._capacity, pair.clock)
+    exported = mover.export_state(pair.key)
+    claimed = replace(exported.record.tracks[0], sums=(1e300, 1e308, 0.0, 1.0))
+    exported = replace(exported, record=replace(exported.record, tracks=(claimed,)))
+    pair.label(BOTH)
+    mover.import_state(pair.key, exported, rebuild=True, overwrite=True)
+    pair.send(3)
+    view = pair.predictor.inspect(pair.key)
+    assert (view.shadow.version, view.shadow.context, view.shadow.compared) == (2, 3, 0)
