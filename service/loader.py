@@ -16,7 +16,7 @@ import numpy as np
 
 from models.errors import RepositoryError
 from models.labels import LABELS, STABLE
-from models.manifest import Manifest
+from models.manifest import Manifest, read_manifest
 from models.repository import Repository
 from service.core.errors import RecurveError, VersionUnfit
 from service.core.ports import Engine
@@ -180,7 +180,10 @@ class Loader:
         like = None if served is None else served.labelled().spec
         for number in sorted(set(labels.labels.values()), key=lambda number: (number != stable, number)):
             try:
-                versions[number] = known[number] if number in known else self._load_version(name, number, like)
+                loaded = known.get(number)
+                if loaded is None or self._is_another(loaded.spec):
+                    loaded = self._load_version(name, number, like)
+                versions[number] = loaded
                 like = versions[number].spec if like is None else like
             except Exception as error:  # noqa: BLE001  # whatever a foreign bundle makes a runtime raise is its problem
                 problems.append(Problem(name, number, _why(error)))
@@ -199,6 +202,15 @@ class Loader:
                 versions[now[label]] = known[now[label]]
         model = ServedModel(name, labels.generation, dict(sorted(now.items())), versions)
         return None if served is not None and _same(model, served) else model
+
+    def _is_another(self, spec: ModelSpec) -> bool:
+        """Whether another bundle has the number of a loaded version: its model was removed and published anew. One that
+        is damaged meanwhile is what it was: it serves on."""
+        try:
+            manifest = read_manifest(self._repository.root / spec.name / str(spec.version))
+        except (OSError, ValueError):
+            return False
+        return manifest.fingerprint != spec.fingerprint
 
     def _load_version(self, name: str, number: int, like: ModelSpec | None) -> Served:
         """VersionUnfit if it takes or gives other quantities than `like`, under which clients' records are kept: no
@@ -255,7 +267,9 @@ def _contract(spec: ModelSpec) -> tuple[Any, ...]:
 
 
 def _same(one: ServedModel, other: ServedModel) -> bool:
-    return (one.generation, one.labels, one.versions.keys()) == (other.generation, other.labels, other.versions.keys())
+    if (one.generation, one.labels, one.versions.keys()) != (other.generation, other.labels, other.versions.keys()):
+        return False
+    return all(version is other.versions[number] for number, version in one.versions.items())
 
 
 def _why(error: Exception) -> str:

@@ -144,6 +144,19 @@ def test_a_version_of_other_quantities_copied_from_elsewhere_is_not_served(desk,
     assert restarted.registry.model("toy").labels == {"stable": 1}
 
 
+def test_a_model_that_was_removed_and_published_anew_is_not_taken_for_the_one_that_is_loaded(desk):
+    """Same number, same generation; a worker that starts later would serve other weights under them."""
+    desk.publish()
+    desk.loader.refresh()
+    shutil.rmtree(desk.repository.root / "toy")
+    desk.loader.refresh()
+    assert desk.registry.model("toy").labelled().spec.fingerprint == "ab" * 32
+    desk.publish(fingerprint="cd" * 32)
+    assert desk.loader.refresh() is True
+    assert desk.registry.model("toy").labelled().spec.fingerprint == "cd" * 32
+    assert desk.loader.refresh() is False
+
+
 def test_whatever_a_bundle_makes_a_runtime_raise_stays_its_own_problem(desk, monkeypatch):
     def explode(bundle, spec):
         raise MemoryError("too large")
