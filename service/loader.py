@@ -16,7 +16,7 @@ import numpy as np
 
 from models.errors import RepositoryError
 from models.labels import LABELS, STABLE
-from models.manifest import Manifest
+from models.manifest import Manifest, read_manifest
 from models.repository import Repository
 from service.core.errors import RecurveError, VersionUnfit
 from service.core.ports import Engine
@@ -110,8 +110,9 @@ class Loader:
         with self._lock:
             served = self._registry.models.get(name)
             if served is None or number not in served.versions:
+                like = None if served is None else served.labelled().spec
                 try:
-                    self._prepared[name, number] = self._load_version(name, number)
+                    self._prepared[name, number] = self._load_version(name, number, like)
                 except Exception as error:  # as in `_load`
                     raise VersionUnfit(f"version {number} of model {name!r} does not load: {_why(error)}") from error
         try:
@@ -175,9 +176,15 @@ class Loader:
         known |= {} if served is None else served.versions
         versions: dict[int, Served] = {}
         problems = []
-        for number in sorted(set(labels.labels.values())):
+        stable = labels.labels.get(STABLE)
+        like = None if served is None else served.labelled().spec
+        for number in sorted(set(labels.labels.values()), key=lambda number: (number != stable, number)):
             try:
-                versions[number] = known[number] if number in known else self._load_version(name, number)
+                loaded = known.get(number)
+                if loaded is None or self._is_another(loaded.spec):
+                    loaded = self._load_version(name, number, like)
+                versions[number] = loaded
+                like = versions[number].spec if like is None else like
             except Exception as error:  # noqa: BLE001  # whatever a foreign bundle makes a runtime raise is its problem
                 problems.append(Problem(name, number, _why(error)))
         if not problems and STABLE not in labels.labels:
@@ -196,9 +203,23 @@ class Loader:
         model = ServedModel(name, labels.generation, dict(sorted(now.items())), versions)
         return None if served is not None and _same(model, served) else model
 
-    def _load_version(self, name: str, number: int) -> Served:
+    def _is_another(self, spec: ModelSpec) -> bool:
+        """Whether another bundle has the number of a loaded version: its model was removed and published anew. One that
+        is damaged meanwhile is what it was: it serves on."""
+        try:
+            manifest = read_manifest(self._repository.root / spec.name / str(spec.version))
+        except (OSError, ValueError):
+            return False
+        return manifest.fingerprint != spec.fingerprint
+
+    def _load_version(self, name: str, number: int, like: ModelSpec | None) -> Served:
+        """VersionUnfit if it takes or gives other quantities than `like`, under which clients' records are kept: no
+        published version does, but a folder may have been copied from another repository."""
         manifest = self._repository.verify(name, number)
         spec = spec_of(manifest, number)
+        if like is not None and _contract(spec) != _contract(like):
+            what = f"its features, targets, units or interval are not those of version {like.version}"
+            raise VersionUnfit(f"{what}; publish it under another name")
         engine = self._open_engine(self._repository.bundle(name, number), spec)
         _warm_up(engine, spec)
         return Served(spec, self._wrap(engine, spec), manifest.model_dump(mode="json"))
@@ -239,8 +260,16 @@ def _signature(model: Path) -> _Signature:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _contract(spec: ModelSpec) -> tuple[Any, ...]:
+    """What all versions of a model have in common, as `Manifest.contract` has it."""
+    features = tuple((feature.name, feature.unit) for feature in spec.features)
+    return features, tuple((target.name, target.unit) for target in spec.targets), spec.interval_s
+
+
 def _same(one: ServedModel, other: ServedModel) -> bool:
-    return (one.generation, one.labels, one.versions.keys()) == (other.generation, other.labels, other.versions.keys())
+    if (one.generation, one.labels, one.versions.keys()) != (other.generation, other.labels, other.versions.keys()):
+        return False
+    return all(version is other.versions[number] for number, version in one.versions.items())
 
 
 def _why(error: Exception) -> str:

@@ -84,10 +84,10 @@ class Progress:
         newest: FloatArray = self.rows[-1] if self.rows else self.base[-1]
         return newest
 
-    def context(self) -> FloatArray:
-        """The last C rows, (c, F) float32."""
-        recent = self.rows[-self.spec.context_length :]
-        return np.concatenate((self.base, np.asarray(recent, np.float32)))[-self.spec.context_length :]
+    def context(self, most: int) -> FloatArray:
+        """The last `most` rows, (c, F) float32."""
+        recent = self.rows[-most:]
+        return np.concatenate((self.base, np.asarray(recent, np.float32)))[-most:]
 
     def predictions(self) -> FloatArray:
         """The prediction after each observation, (n, K, W) float32."""

@@ -59,13 +59,15 @@ def effective_policy(
     return "restart" if missing > max_gap else policy
 
 
-def check_fills(plan: Sequence[tuple[int, GapPolicy] | None], max_gap: int) -> None:
-    """InvalidInput if a request would fill far more steps than it brings observations: its cost has to be bounded."""
+def check_fills(plan: Sequence[tuple[int, GapPolicy] | None], max_gap: int) -> int:
+    """How many steps a request fills; InvalidInput if far more than it brings observations: its cost has to be
+    bounded."""
     limit = len(plan) + 10 * max_gap
     fills = sum(gap[0] for gap in plan if gap is not None and gap[1] == "fill")
     if fills > limit:
         detail = f"{fills} steps are missing in all, one request fills {limit} at most; split it, or say gap 'restart'"
         raise InvalidInput("times", detail)
+    return fills
 
 
 def check_policy(spec: ModelSpec, asked: GapPolicy | None) -> None:

@@ -94,10 +94,11 @@ def imported(record: Record, model: ServedModel, now: float) -> Record:
     """`record` as it is kept here: heard of now, under this repository's labels.
 
     Another repository's generation counts other changes; a label that is unknown here becomes `stable`. What was
-    asked and answered moves along, so that a retry is known again.
+    asked and answered moves along, so that a retry is known again; what a shadow's comparison came to there does not.
     """
     label = record.label if record.label in model.labels else STABLE
-    return replace(record, label=label, generation=model.generation, touched=now)
+    tracks = (replace(record.tracks[0], sums=NO_SUMS),)
+    return replace(record, label=label, generation=model.generation, touched=now, tracks=tracks)
 
 
 def forked(record: Record, now: float) -> Record:

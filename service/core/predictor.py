@@ -236,8 +236,8 @@ class Predictor:
         self, model: ServedModel, served: Served, request: PredictRequest, digest: bytes, label: str = STABLE
     ) -> Turn:
         limits, candidate = self._limits, model.shadow_of(served, label)
-        adaptive, generation = limits.adaptive_intervals, model.generation
-        return Turn(request, digest, served, generation, self._clock(), limits.max_gap, adaptive, candidate)
+        adaptive, generation, rows = limits.adaptive_intervals, model.generation, model.context_rows
+        return Turn(request, digest, served, generation, self._clock(), limits.max_gap, rows, adaptive, candidate)
 
     def _stand(self, key: ClientKey, *, expired_too: bool = False) -> tuple[Stored, Record, Served, str]:
         """The client's record, who serves it, and why it would be rebuilt. ClientNotFound if none, lost or expired."""

@@ -97,8 +97,9 @@ class LiveErrors:
 class Record:
     """Everything kept for one client. `behind` counts the observations behind the served state.
 
-    ``context`` (c, F) float32, oldest first, c <= C; a NaN row is a missing step that was filled. `ring` holds
-    up to 32 packed ENTRYs, newest last. Times are epoch seconds, `last_time` NaN if unknown.
+    ``context`` (c, F) float32, oldest first, c <= the longest C of the versions loaded; a NaN row is a missing step
+    that was filled. `ring` holds up to 32 packed ENTRYs, newest last. Times are epoch seconds, `last_time` NaN if
+    unknown.
     """
 
     label: str

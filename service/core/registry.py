@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from service.core.errors import ModelNotFound, NotReady
 from service.core.patience import give_way
-from service.core.ports import Engine
+from service.core.ports import Clock, Engine
 from service.core.types import ModelSpec
 
 STABLE = "stable"
 CANDIDATE = "candidate"
+AGAIN_S = 1.0  # labels older than a record are looked up again so often, not for each of its steps
+_MOST_BEHIND = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,20 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model's loaded versions and its labels as they stood at `generation`."""
+    """One model's loaded versions and its labels as they stood at `generation`.
+
+    `context_rows`: how many observations a client's context holds, so that any of the versions rebuilds its state.
+    """
 
     name: str
     generation: int
     labels: Mapping[str, int]
     versions: Mapping[int, Served]
+    context_rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        most = max((version.spec.context_length for version in self.versions.values()), default=0)
+        object.__setattr__(self, "context_rows", most)
 
     def version(self, number: int) -> Served:
         """That version; ModelNotFound if it is not loaded."""
@@ -67,24 +78,35 @@ class ServedModel:
 class Registry:
     """Resolves names to loaded versions. Reads take no lock: the table is replaced, never changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Clock = time.monotonic) -> None:
         self._models: Mapping[str, ServedModel] = MappingProxyType({})
+        self._monotonic = monotonic
+        self._behind: dict[tuple[str, int], tuple[ServedModel, float]] = {}
         self.on_stale: Callable[[str], None] | None = None
 
     def at_least(self, model: ServedModel, generation: int) -> ServedModel:
         """`model`, looked up again by `on_stale` if a client's record has seen labels newer than its own.
 
-        Still older afterwards, the repository itself went back; its word then counts.
+        Still older afterwards, the repository itself went back, or is another one; its word then counts, for AGAIN_S.
         """
         if generation <= model.generation or self.on_stale is None:
             return model
+        looked, until = self._behind.get((model.name, generation), (None, 0.0))
+        if looked is model and self._monotonic() < until:
+            return model
         give_way()
         self.on_stale(model.name)
-        return self.model(model.name)
+        found = self.model(model.name)
+        if found.generation < generation:
+            if len(self._behind) >= _MOST_BEHIND:
+                self._behind = {}
+            self._behind[model.name, generation] = found, self._monotonic() + AGAIN_S
+        return found
 
     def replace(self, models: Mapping[str, ServedModel]) -> None:
         """Serve exactly `models` from the next look-up on; requests under way keep what they hold."""
         self._models = MappingProxyType(dict(models))
+        self._behind = {}  # and none of it is kept alive by this
 
     @property
     def models(self) -> Mapping[str, ServedModel]:

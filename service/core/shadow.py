@@ -218,8 +218,9 @@ def _begin(candidate: Served, record: Record | None, *, adaptive: bool) -> _Walk
         return _Walk(candidate, carried, True, sums, 0)
     if not is_due(record, spec):
         return _Walk(candidate, None, False, sums, int(sums[3]))
+    context = record.context if track is None else record.context[-spec.context_length :]  # since it was lost
     try:
-        rebuilt = rebuild(spec, engine, record.context, "model_updated")
+        rebuilt = rebuild(spec, engine, context, "model_updated")
         why = None if rebuilt.status == "rebuilt" else "it can't be rebuilt from the client's context"
     except Exception as error:  # noqa: BLE001  # as in a step
         why = f"{type(error).__name__}: {error}"

@@ -39,7 +39,8 @@ class Outcome:
 class Turn:
     """What a transition needs beside the record: the request, its digest, who serves it, when, under which bounds.
 
-    `adaptive`: whether intervals follow the client's own errors. `candidate`: what shadows the client.
+    `context_rows`: how many observations the record's context holds. `adaptive`: whether intervals follow the client's
+    own errors. `candidate`: what shadows the client.
     """
 
     request: PredictRequest
@@ -48,11 +49,15 @@ class Turn:
     generation: int
     now: float
     max_gap: int
+    context_rows: int
     adaptive: bool = False
     candidate: Served | None = None
 
     def plan(self, last_time: float, first: int, *, bridged: bool = False) -> list[Gap]:
-        """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with."""
+        """For each observation the gap before it, None for none; `bridged`: the first one's is dealt with.
+
+        WouldWait if to fill them takes longer than a thread in a hurry has time for.
+        """
         spec, request = self.served.spec, self.request
         missing = gaps.missing_steps(spec, request.times, len(request.observations), last_time, first)
         if bridged:
@@ -60,7 +65,9 @@ class Turn:
         plan: list[Gap] = [
             (m, gaps.effective_policy(spec, request.gap, m, self.max_gap, first)) if m else None for m in missing
         ]
-        gaps.check_fills(plan, self.max_gap)
+        fills = gaps.check_fills(plan, self.max_gap)
+        if fills:
+            give_way((len(plan) + fills) * (1 if self.candidate is None else 2))
         return plan
 
     def shadow(self, plan: list[Gap], progress: Progress, told: Told | None, record: Record | None) -> Shadow | None:
@@ -183,7 +190,7 @@ def _pack(
             Track(spec.fingerprint, progress.batch[0], y[-1], stretch=progress.stretch or ()),
             *(() if beside is None else (beside.track,)),
         ),
-        context=progress.context(),
+        context=progress.context(turn.context_rows),
         live=no_errors(len(spec.targets)) if live is None else live,
         ring=order.remember(
             b"" if old is None else old.ring, order.key_hash(turn.request), turn.digest, first, first + n - 1

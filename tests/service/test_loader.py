@@ -9,7 +9,7 @@ import pytest
 
 from models.manifest import Feature, GateLayer, Manifest, Residuals, Target
 from models.repository import Repository
-from service.core.errors import BundleInvalid
+from service.core.errors import BundleInvalid, VersionUnfit
 from service.core.registry import Registry
 from service.loader import RETRY_S, Loader, spec_of
 from tests.fakes import LeakyIntegrator
@@ -119,6 +119,42 @@ def test_a_candidate_that_does_not_load_leaves_stable_served(desk):
     desk.loader.refresh()
     assert desk.registry.model("toy").labels == {"stable": 1}
     assert desk.loader.problems()[0]["version"] == 2
+
+
+@pytest.mark.parametrize("label", ["candidate", "stable"])
+def test_a_version_of_other_quantities_copied_from_elsewhere_is_not_served(desk, tmp_path, label):
+    """Nothing published is one, but its second track, or its first, would make every client's record unreadable."""
+    desk.publish()
+    desk.loader.refresh()
+    other = Desk(tmp_path / "elsewhere")
+    both = (Target(name="a", unit="u", scale=1.0), Target(name="b", unit="u", scale=1.0))
+    other.publish(targets=both)
+    other.publish(targets=both)
+    shutil.copytree(other.repository.bundle("toy", 2), desk.repository.root / "toy" / "2")
+    with pytest.raises(VersionUnfit, match="are not those of version 1"), desk.loader.prepared("toy", 2):
+        pass
+    desk.repository.set_label("toy", label, 2)
+    desk.loader.refresh()
+    assert desk.registry.model("toy").labels == {"stable": 1}
+    assert desk.loader.problems()[0]["version"] == 2
+    restarted = Desk(desk.repository.root)
+    desk.repository.set_label("toy", "stable", 1)
+    desk.repository.set_label("toy", "candidate", 2)
+    restarted.loader.refresh()
+    assert restarted.registry.model("toy").labels == {"stable": 1}
+
+
+def test_a_model_that_was_removed_and_published_anew_is_not_taken_for_the_one_that_is_loaded(desk):
+    """Same number, same generation; a worker that starts later would serve other weights under them."""
+    desk.publish()
+    desk.loader.refresh()
+    shutil.rmtree(desk.repository.root / "toy")
+    desk.loader.refresh()
+    assert desk.registry.model("toy").labelled().spec.fingerprint == "ab" * 32
+    desk.publish(fingerprint="cd" * 32)
+    assert desk.loader.refresh() is True
+    assert desk.registry.model("toy").labelled().spec.fingerprint == "cd" * 32
+    assert desk.loader.refresh() is False
 
 
 def test_whatever_a_bundle_makes_a_runtime_raise_stays_its_own_problem(desk, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from service.core.patience import LONG_STEPS, WouldWait, give_way, hurried, is_hurried
 from service.core.predictor import Limits
 from service.stores import open_store
-from tests.desk import Desk
+from tests.desk import HOUR, Desk
 from tests.fakes import LeakyIntegrator, make_spec, serve
 
 
@@ -52,6 +52,20 @@ def test_a_long_request_gives_way(desk, more):
     values = [1] if more else [1] * LONG_STEPS
     refuses_to_wait(desk, *values, **more)
     assert desk.send(*values, **more).step == 1 + len(values)
+
+
+def test_many_missing_steps_give_way():
+    desk = Desk(make_spec(interval_s=HOUR))
+    t0 = desk.clock.now - 1000 * HOUR
+    desk.send(1, times=(t0,))
+    with hurried():
+        desk.send(1, times=(t0 + 20 * HOUR,))
+    times = tuple(t0 + at * HOUR for at in (40, 60, 80, 100))
+    refuses_to_wait(desk, 1, 2, 3, 4, times=times)
+    with hurried():
+        assert desk.send(1, 2, 3, 4, times=times, gap="restart").state.context == 1
+    more = tuple(time + 80 * HOUR for time in times)
+    assert desk.send(1, 2, 3, 4, times=more).state.filled == 76
 
 
 def test_a_request_gives_way_to_one_of_the_same_client_that_is_at_work(desk):

@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -439,3 +440,44 @@ def test_a_request_under_way_ends_on_the_version_it_began_with():
         Waiting.gate.set()
         assert under_way.result().version == 1
     assert (pair.send(3).version, pair.record().step) == (2, 3)
+
+
+def test_a_lost_track_is_rebuilt_from_what_came_since_and_not_from_what_it_was_lost_by():
+    """Its own context is shorter than the one kept, which another version needs."""
+    pair = Pair(Raising(0.25), spec2={"context_length": 2})
+    for value in (1, 20, 3, 5):
+        pair.send(value)
+    assert pair.send(7).paired is None, "it stands again, and is compared from the next step on"
+    assert pair.track().y.tolist() == alone(0.25, 3, 5, 7).y[-1].tolist()
+    assert pair.send(7).paired.steps == 1
+
+
+def test_a_rollback_finds_as_much_of_the_context_as_the_old_version_needs():
+    pair, only = Pair(spec2={"context_length": 2}), Desk(make_spec())
+    values = [4, -7, 9, 1, 0, 5, -3, 2, 8, 6]
+    for value in values:
+        pair.send(value)
+    pair.label(PROMOTED)
+    pair.send(3)
+    pair.label({"stable": 1, "previous": 2})
+    answer = pair.send(5)
+    only.send(*[*values, 3][-8:], 5)
+    assert (answer.state.status, answer.state.context) == ("rebuilt", 9)
+    assert pair.record().tracks[0].state.tolist() == decode(only.key, only.stored()).tracks[0].state.tolist()
+    pair.label({"stable": 2})
+    pair.send(1)
+    assert len(pair.record().context) == 2, "nobody needs more any longer"
+
+
+def test_what_an_imported_state_says_of_comparisons_elsewhere_does_not_count_here():
+    pair = Pair(labels={"stable": 2})
+    pair.send(1, 2)
+    mover = Mover(pair.registry, pair.store, pair.predictor._locks, pair.predictor._capacity, pair.clock)
+    exported = mover.export_state(pair.key)
+    claimed = replace(exported.record.tracks[0], sums=(1e300, 1e308, 0.0, 1.0))
+    exported = replace(exported, record=replace(exported.record, tracks=(claimed,)))
+    pair.label(BOTH)
+    mover.import_state(pair.key, exported, rebuild=True, overwrite=True)
+    pair.send(3)
+    view = pair.predictor.inspect(pair.key)
+    assert (view.shadow.version, view.shadow.context, view.shadow.compared) == (2, 3, 0)

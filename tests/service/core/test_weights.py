@@ -5,11 +5,12 @@ import pytest
 
 from service.core import quarantine
 from service.core.errors import ClientNotFound, Unsupported
+from service.core.patience import WouldWait, hurried
 from service.core.predictor import Predictor
 from service.core.record import decode, encode
-from service.core.registry import Served, ServedModel
+from service.core.registry import AGAIN_S, Served, ServedModel
 from tests.desk import HOUR, Desk, request
-from tests.fakes import LeakyIntegrator, make_spec, registry_of, serve
+from tests.fakes import LeakyIntegrator, SettableClock, make_spec, registry_of, serve
 
 
 def update(desk, leak=0.25, **spec):
@@ -236,6 +237,28 @@ def test_a_repository_that_really_went_back_is_served_and_the_generation_is_kept
     serve(desk.registry, desk.spec, desk.engine, generation=1)
     assert desk.send(3).version == 1
     assert decode(desk.key, desk.stored()).generation == 5
+
+
+def test_labels_behind_a_record_are_looked_up_once_a_second_and_not_for_each_step(desk):
+    """A repository made anew stays behind for weeks; each look sends the request from the loop to a thread."""
+    now, asked = SettableClock(0.0), []
+    desk.registry._monotonic, desk.registry.on_stale = now, asked.append
+    serve(desk.registry, desk.spec, desk.engine, generation=5)
+    desk.send(1)
+    serve(desk.registry, desk.spec, desk.engine, generation=3)
+    desk.send(2)
+    with hurried():
+        desk.send(3)
+        desk.send(4)
+    assert asked == ["toy"]
+    now.now += AGAIN_S
+    with hurried(), pytest.raises(WouldWait):
+        desk.send(5)
+    desk.send(5)
+    assert len(asked) == 2
+    serve(desk.registry, desk.spec, desk.engine, generation=4)
+    desk.send(6)
+    assert len(asked) == 3, "other labels may be nearer"
 
 
 def test_a_record_of_other_features_is_set_aside(desk):
