@@ -10,7 +10,7 @@ import numpy as np
 
 from models.repository import Repository
 from service.engines import EngineKind, open_engine
-from service.loader import spec_of
+from service.specs import spec_of
 
 BATCHES = (1, 32, 256)
 

@@ -20,7 +20,7 @@ from service.core.registry import Registry, Served, ServedModel
 from service.core.requests import PredictRequest
 from service.core.types import ClientKey, FeatureSpec, ModelSpec, TargetSpec
 from service.engines import open_engine
-from service.loader import spec_of
+from service.specs import spec_of
 from service.stores import open_store
 from training.judging import job_of
 from training.sources import load_series

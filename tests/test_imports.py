@@ -56,7 +56,8 @@ RULES: dict[str, set[str]] = {
     # The composition root knows all others.
     "service/bootstrap.py": {"flask", "numpy", "service", "models"},
     # From published bundles to served models; bootstrap hands it the way to open an engine.
-    "service/loader.py": {"numpy", "models", "service.core"},
+    "service/loader.py": {"numpy", "models", "service.core", "service.specs"},
+    "service/specs.py": {"numpy", "models.manifest", "service.core.types"},
     # Labels moved by an administrator: the repository's, and the loader's at once.
     "service/labels.py": {"models", "service.core", "service.loader"},
     # What we change of gunicorn, and what its master says at the start.

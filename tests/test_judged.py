@@ -13,7 +13,7 @@ import requests
 from models.manifest import read_manifest
 from models.repository import Repository
 from service.engines import open_engine
-from service.loader import spec_of
+from service.specs import spec_of
 from tests.conftest import TRIPLE
 from tests.serving import running_service, wait_until
 

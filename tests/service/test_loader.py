@@ -11,7 +11,8 @@ from models.manifest import Feature, GateLayer, Manifest, Residuals, Target
 from models.repository import Repository
 from service.core.errors import BundleInvalid, VersionUnfit
 from service.core.registry import Registry
-from service.loader import RETRY_S, Loader, spec_of
+from service.loader import RETRY_S, Loader
+from service.specs import spec_of
 from tests.fakes import LeakyIntegrator
 from tests.serving import wait_until
 

@@ -6,7 +6,7 @@ import pytest
 from models.manifest import read_manifest
 from models.repository import Repository
 from service.engines import open_engine
-from service.loader import spec_of
+from service.specs import spec_of
 from tests.training.zoo import walk_like
 from training.stepping import LiteStepper, SavedModelStepper, open_stepper
 

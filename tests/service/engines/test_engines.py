@@ -11,7 +11,7 @@ from models.manifest import STEP_TFLITE
 from models.repository import Repository
 from service.core.errors import BundleInvalid
 from service.engines import open_engine
-from service.loader import spec_of
+from service.specs import spec_of
 
 
 @pytest.fixture(scope="module")
