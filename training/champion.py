@@ -42,8 +42,13 @@ def known_until(repository: Repository, name: str) -> float | None:
     return max((each for each in found if each is not None), default=None)
 
 
-def warm_network(champion: Champion, job: Job) -> tuple[Any, str]:
-    """The champion's network to be trained on, or None and why a new one has to be made. Starts Keras."""
+def warm_network(champion: Champion, job: Job, until: float) -> tuple[Any, str]:
+    """The champion's network to be trained on, or None and why a new one has to be made. Starts Keras.
+
+    `until`: the time of the newest observation that may be learnt from; what is newer judges.
+    """
+    if (champion.manifest.trained_until or until) > until:
+        return None, f"version {champion.version} has learnt from part of the holdout"
     made_by, now = champion.manifest.job or {}, job.model_dump(mode="json")
     for part in ("architecture", "network", "quantiles"):
         if made_by.get(part) != now[part]:

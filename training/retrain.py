@@ -123,7 +123,7 @@ class _Run:
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
             from training.fit import fit
-        network = self._start(champion)
+        network = self._start(series, champion)
         with stages.timed("fit"):
             fitted = fit(self._job, series, progress=stages.bars, network=network)
         made: list[Decision] = []
@@ -149,13 +149,14 @@ class _Run:
         self.facts["version"] = version
         return made[0], evaluation, str(repository.bundle(name, version) / "report" / "report.html")
 
-    def _start(self, champion: Champion | None) -> Any:
+    def _start(self, series: Sequence[Series], champion: Champion | None) -> Any:
         """The network to train on, or None for a new one."""
         network, why = None, "there is no champion yet"
         if self._settings.start == "scratch":
             why = "the job says so"
         elif champion is not None:
-            network, why = warm_network(champion, self._job)
+            until = max(float(each.times[-1]) for each in split(series, self._job).validation)
+            network, why = warm_network(champion, self._job, until)
         if network is not None and champion is not None:
             self._stages.say(f"From the weights of version {champion.version}.")
         else:
