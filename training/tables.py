@@ -24,7 +24,8 @@ class Retrain(Table):
     the newest steps, which no fit sees; candidate and champion are compared on those of them that are newer than what
     the champion has learnt from. `publish`: the label of a candidate that is better, at `level`. `keep`: so many of
     the newest versions stay, and all that have a label. `minimum_new`: with fewer new observations, nothing is done.
-    While a candidate is on trial nothing is done either, unless `replace`.
+    While a candidate is on trial nothing is done either, unless `replace`. The service gives a trial so many
+    `deadline_hours`; null for its own number of them.
     """
 
     start: Literal["warm", "scratch"] = "warm"
@@ -37,6 +38,7 @@ class Retrain(Table):
     keep: int = Field(default=5, ge=1)
     minimum_new: int = Field(default=1, ge=1)
     replace: bool = False
+    deadline_hours: Annotated[float, Field(gt=0, lt=1e6)] | None = None
 
     @model_validator(mode="after")
     def _length_goes_with_sliding(self) -> Self:
