@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ def champion_of(repository: Repository, name: str) -> Champion | None:
 
 
 def known_until(repository: Repository, name: str) -> float | None:
-    """The time of the newest observation that any version of `name`, or the last one rejected, was made from."""
+    """The time of the newest observation that any version of `name`, or the last one rejected, was made from.
+
+    Times yet to come say nothing: after a row of a clock that was ahead, no other would ever be new.
+    """
     folders = [repository.bundle(name, version) for version in repository.versions(name)]
     found = []
     for folder in [*folders, repository.root / f"{name}.refused"]:
@@ -39,7 +43,7 @@ def known_until(repository: Repository, name: str) -> float | None:
             found.append(read_manifest(folder).data_until)
         except (OSError, ValueError):  # none was rejected, or a damaged version, of which nothing is known
             continue
-    return max((each for each in found if each is not None), default=None)
+    return max((each for each in found if each is not None and each <= time.time()), default=None)
 
 
 def warm_network(champion: Champion, job: Job, until: float) -> tuple[Any, str]:

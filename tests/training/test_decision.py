@@ -6,7 +6,7 @@ import pytest
 from models.manifest import Feature, Manifest, Target
 from models.repository import Repository
 from tests.models.samples import publish_sample, sample_manifest, write_sample
-from training.champion import Champion, champion_of, warm_network
+from training.champion import Champion, champion_of, known_until, warm_network
 from training.contest import Contest, contest
 from training.decision import EXIT_CODES, Ended, decide
 from training.evaluate import Track
@@ -159,6 +159,15 @@ def test_a_champion_that_has_learnt_from_the_holdout_is_not_trained_on(fading, t
     assert network is None
     assert why == "version 3 has learnt from part of the holdout"
     assert "older release" in warm_network(champion, job, 1_000.0)[1]  # the next thing that is asked
+
+
+def test_what_a_clock_ahead_made_known_does_not_hide_all_that_is_new(tmp_path):
+    repository = Repository(tmp_path)
+    for until in (1_000.0, 2_000.0, 1e11):
+        with repository.stage("sensor") as staging:
+            write_sample(staging)
+            repository.publish(staging, sample_manifest(data_until=until))
+    assert known_until(repository, "sensor") == 2_000.0
 
 
 def test_that_a_champion_does_not_tell_what_it_learnt_from_is_said(fading):
