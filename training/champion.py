@@ -11,6 +11,7 @@ from models.labels import STABLE
 from models.manifest import MODEL_KERAS, Manifest, read_manifest
 from models.repository import Repository
 from training.job import Job
+from training.refusals import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ def warm_network(champion: Champion, job: Job, until: float) -> tuple[Any, str]:
         return None, f"version {champion.version} has no {MODEL_KERAS}: it was made by an older release"
     from training.userfile import load_model
 
-    return load_model(file), ""
+    try:
+        return load_model(file), ""
+    except TrainingError as exc:  # of another Keras: from scratch goes on, an error every night would not
+        return None, str(exc)
 
 
 def _columns(job: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.errors import DeleteRefused, UnknownVersion
+from models.errors import BundleDamaged, DeleteRefused, LabelsMoved, UnknownVersion
 from models.manifest import read_manifest
 from models.repository import Repository
 from training.interruption import INTERRUPTION
@@ -42,5 +42,8 @@ def finish_publishing(repository: Repository, name: str) -> int | None:
         return None
     if decision.get("label") is None or decision.get("generation") != labels.generation:
         return None
-    repository.set_label(name, decision["label"], versions[-1])
+    try:
+        repository.set_label(name, decision["label"], versions[-1], labels.generation)
+    except (BundleDamaged, LabelsMoved):
+        return None
     return versions[-1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.manifest import Feature, Manifest, Target
+from models.manifest import MODEL_KERAS, Feature, Manifest, Target
 from models.repository import Repository
 from tests.models.samples import publish_sample, sample_manifest, write_sample
 from training.champion import Champion, champion_of, known_until, warm_network
@@ -53,12 +53,42 @@ def test_a_candidate_that_beat_a_version_which_is_stable_no_more_does_not_appear
     beaten = champion_of(repository, "sensor")
     repository.set_label("sensor", "stable", 1)
     for champion in (beaten, None):
-        word = last_word(repository, "sensor", champion)
+        word = last_word(repository, "sensor", champion, "candidate", replace=False)
         with repository.stage("sensor") as staging:
             write_sample(staging)
             with pytest.raises(TrainingError, match="the stable version changed"):
                 repository.publish(staging, sample_manifest(), "candidate", last_word=word)
     assert repository.versions("sensor") == [1, 2]
+
+
+def test_a_candidate_that_was_put_on_trial_meanwhile_is_not_pushed_aside(tmp_path):
+    repository = Repository(tmp_path)
+    for _ in range(2):
+        publish_sample(repository)
+    champion = champion_of(repository, "sensor")
+    repository.set_label("sensor", "candidate", 1)
+    for label, replace, appears in (("candidate", False, False), ("candidate", True, True), ("stable", False, True)):
+        word = last_word(repository, "sensor", champion, label, replace=replace)
+        repository.set_label("sensor", "stable", 2)
+        repository.set_label("sensor", "candidate", 1)
+        with repository.stage("sensor") as staging:
+            write_sample(staging)
+            if appears:
+                repository.publish(staging, sample_manifest(), label, last_word=word)
+                continue
+            with pytest.raises(TrainingError, match="version 1 is on trial by now"):
+                repository.publish(staging, sample_manifest(), label, last_word=word)
+    assert repository.versions("sensor") == [1, 2, 3, 4]
+
+
+def test_a_champions_network_that_does_not_load_any_more_is_a_start_from_scratch(fading, tmp_path):
+    job, _ = fading
+    champion = Champion(3, tmp_path, manifest(trained_until=0.0, job=job.model_dump(mode="json")))
+    (tmp_path / MODEL_KERAS).parent.mkdir()
+    (tmp_path / MODEL_KERAS).write_bytes(b"of a Keras that was")
+    network, why = warm_network(champion, job, 1_000.0)
+    assert network is None
+    assert "is not a Keras model that can be loaded" in why
 
 
 def test_every_way_to_end_has_an_exit_code_of_its_own():

@@ -150,6 +150,16 @@ def test_a_label_that_was_taken_away_since_is_not_given_again(tmp_path):
     assert repository.labels("sensor").labels == {"stable": 1}
 
 
+def test_a_damaged_version_without_its_label_stands_in_no_later_runs_way(tmp_path):
+    repository = Repository(tmp_path)
+    publish_sample(repository)
+    decided = {"decision": {"label": "candidate", "generation": 1}}
+    publish_sample(repository, label=None, scores=decided)
+    (repository.bundle("sensor", 2) / "saved_model.pb").write_bytes(b"other")
+    assert finish_publishing(repository, "sensor") is None
+    assert repository.labels("sensor").labels == {"stable": 1}
+
+
 def test_a_rejection_killed_at_any_moment_leaves_the_versions_as_they_were_and_a_whole_report_or_none(killed):
     reports = set()
     for repository in killed[0]["rejected"]:
