@@ -197,7 +197,7 @@ def _retain(parquet: Path, done: Compacted, keep_days: float | None, keep_bytes:
     sizes = {day: sum(part.stat().st_size for each in folders for part in parts(each)) for day, folders in days.items()}
     kept, newest_day = sum(sizes.values()), max(days, default="")
     for day in sorted(days):
-        old = keep_days is not None and day < day_of(now - keep_days * DAY_S)
+        old = keep_days is not None and day < day_of(max(0.0, now - keep_days * DAY_S))
         large = keep_bytes is not None and kept > keep_bytes and day != newest_day
         if old or large:
             for each in days[day]:

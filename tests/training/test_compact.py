@@ -134,6 +134,7 @@ def test_retention_drops_whole_days_by_age_and_by_size(tmp_path):
         journal(tmp_path, *(block(1 + day, (1.0, 0.0), client=f"c{i}", absorbed=NOON + DAY * day) for i in range(50)))
     compact(tmp_path)
     now = NOON + 4 * DAY
+    assert compact(tmp_path, keep_days=1e9, now=lambda: now).dropped_days == []
     aged = compact(tmp_path, keep_days=3, now=lambda: now)
     assert aged.dropped_days == ["2023-11-15"]
     size = aged.bytes // 4

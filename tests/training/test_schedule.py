@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from models.drift import Drift, report_drift
 from models.repository import Repository
+from service.judge import Terms
 from tests.models.samples import publish_sample
 from tests.serving import free_port, wait_until
 from training.__main__ import main
@@ -93,9 +94,9 @@ def test_a_retrain_table_that_can_not_be_used_is_refused_by_name(given, told):
 
 
 def test_what_the_judge_reads_of_a_job_is_what_a_job_may_say():
-    job = {"retrain": Retrain(level=0.01, deadline_hours=48).model_dump(mode="json")}
-    assert (job["retrain"]["level"], job["retrain"]["deadline_hours"]) == (0.01, 48)
-    assert Retrain().deadline_hours is None  # the service's own then
+    service = Terms(level=0.02, deadline_h=12.0)
+    for given, found in (({"level": 0.01, "deadline_hours": 48}, (0.01, 48)), ({}, (0.02, 12))):
+        assert service.of({"retrain": Retrain(**given).model_dump(mode="json")}) == found
 
 
 JOB = """
