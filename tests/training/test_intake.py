@@ -289,6 +289,18 @@ def test_sqlite_is_asked_for_what_is_new_whatever_its_times_are(tmp_path, monkey
     check_incremental(tmp_path / "cache", execute, value, asked, overlap_s)
 
 
+def test_a_query_that_can_be_asked_but_not_for_its_end_is_asked_whole_again(tmp_path, asked):
+    url = f"sqlite:///{tmp_path}/pumps.db"
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    pumps = job({"sql": {"url": url, "query": "SELECT * FROM readings; -- all of them"}, "series": "pump"})
+    rows(*range(3)).to_sql("readings", engine, index=False)
+    gather(pumps, tmp_path / "cache")
+    rows(3).to_sql("readings", engine, index=False, if_exists="append")
+    found = gather(pumps, tmp_path / "cache")
+    assert (flows(found), counts(found)) == ({"a": [0, 1, 2, 3]}, (1, 0, 0, 0))
+    assert asked == [3, 4]
+
+
 def test_a_row_from_a_clock_that_is_ahead_does_not_hide_those_that_come_after_it(tmp_path):
     url = f"sqlite:///{tmp_path}/pumps.db"
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
