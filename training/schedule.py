@@ -147,7 +147,7 @@ class Scheduler:
     def _left(self, name: str, reason: Reason) -> None:
         """A run that was due and never began, because the scheduler stops: the next start sees to it."""
         text = "the scheduler stopped before it began"
-        self._status.change(name, last_run=self._now(), last_reason=reason, last_outcome="interrupted", last_text=text)
+        self._status.change(name, last_end=self._now(), last_reason=reason, last_outcome="interrupted", last_text=text)
 
     def _due(self, known: JobStatus, schedule: Schedule) -> datetime:
         """When a job is due first: what the last scheduler left undone, else what it planned, if that holds."""
@@ -155,8 +155,8 @@ class Scheduler:
         if known.next_run is None or (known.cron, known.timezone) != (schedule.cron, schedule.timezone):
             return coming
         due = min(known.next_run, coming)  # planned by a clock that was ahead, it would be due late
-        if known.last_outcome == "interrupted" and known.last_run is not None:
-            due = min(due, known.last_run)
+        if known.last_outcome == "interrupted" and known.last_end is not None:
+            due = min(due, known.last_end)
         return due
 
     def _drifted(self, name: str, schedule: Schedule) -> bool:

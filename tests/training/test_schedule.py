@@ -238,12 +238,18 @@ def test_a_next_run_from_a_clock_that_was_ahead_is_worked_out_anew(tmp_path):
     assert night.runner.began == []
 
 
-@pytest.mark.parametrize(("grace_s", "again"), [(86_400, ["sensor"]), (1, [])])
+@pytest.mark.parametrize(("grace_s", "again"), [(1_800, ["sensor"]), (1, [])])
 def test_a_run_that_a_stop_cut_short_is_done_again_at_the_next_start_within_its_grace(tmp_path, grace_s, again):
     cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
     with Night(tmp_path, runner=Counted("interrupted"), cron=cron, misfire_grace_s=grace_s) as night:
         night.now -= timedelta(hours=1)
-        night.scheduler.run("sensor", "cron")
+        night.runner.gate.clear()
+        running = threading.Thread(target=night.scheduler.run, args=("sensor", "cron"))
+        running.start()
+        wait_until(lambda: night.runner.began, 60, "the run")
+        night.now += timedelta(minutes=40)  # the grace is that of the stop, however long the run was
+        night.runner.gate.set()
+        running.join()
         assert night.status.of("sensor").last_outcome == "interrupted"
     with Night(tmp_path, cron=cron, misfire_grace_s=grace_s) as back:
         if again:
