@@ -121,7 +121,7 @@ class _Run:
         print_scores(stages.console, evaluation)
         if decision.label is None:
             return self._ended("rejected", decision.text, reasons=list(decision.reasons), report=report)
-        deleted = clear_old(self._repository, job.name, self._settings.keep)
+        deleted = clear_old(self._repository, job.name, self._settings.keep, self.facts["champion"])
         return self._ended("published", decision.text, label=decision.label, report=report, deleted=deleted)
 
     def _train(self, series: Sequence[Series], champion: Champion | None) -> tuple[Decision, Evaluation, str]:
