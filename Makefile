@@ -154,14 +154,15 @@ command -v redis-server >/dev/null || command -v valkey-server >/dev/null || mis
 command -v openssl >/dev/null || missing+=(openssl)
 command -v postgres >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || missing+=(postgresql)
 # promtool, which proves the Prometheus rules: where it can't be installed, the test that uses it is left out
-[[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null || command -v promtool >/dev/null || missing+=(prometheus)
-if (($${#missing[@]})); then
-  if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+extra=()
+[[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null || command -v promtool >/dev/null || extra+=(prometheus)
+if (($${#missing[@]} + $${#extra[@]})); then
+  if (($${#missing[@]})) && { [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; }; then
     echo "The tests start servers of their own, and need for it: $${missing[*]}. Install it (no service need run):" >&2
     echo "    apt-get install $${missing[*]}        (elsewhere redis or valkey)" >&2
     exit 1
   fi
-  echo "==> installing $${missing[*]}, for the tests"
+  echo "==> installing $${missing[*]} $${extra[*]}, for the tests"
   (
     export DEBIAN_FRONTEND=noninteractive
     policy=/usr/sbin/policy-rc.d
@@ -171,7 +172,9 @@ if (($${#missing[@]})); then
       chmod +x $$policy
     fi
     apt-get update -qq || echo "    the package lists are not up to date; going by those that are there" >&2
-    apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null </dev/null
+    get() { apt-get install -y -qq --no-install-recommends "$$@" >/dev/null </dev/null; }
+    ((!$${#missing[@]})) || get "$${missing[@]}"
+    ((!$${#extra[@]})) || get "$${extra[@]}" || echo "    without $${extra[*]}: its test is left out" >&2
   )
 fi
 endef

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from models.labels import STABLE
 from models.manifest import MODEL_KERAS, Manifest, read_manifest
 from models.repository import Repository
 from training.job import Job
+from training.refusals import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ def champion_of(repository: Repository, name: str) -> Champion | None:
 
 
 def known_until(repository: Repository, name: str) -> float | None:
-    """The time of the newest observation that any version of `name`, or the last one rejected, was made from."""
+    """The time of the newest observation that any version of `name`, or the last one rejected, was made from.
+
+    Times yet to come say nothing: after a row of a clock that was ahead, no other would ever be new.
+    """
     folders = [repository.bundle(name, version) for version in repository.versions(name)]
     found = []
     for folder in [*folders, repository.root / f"{name}.refused"]:
@@ -39,11 +44,16 @@ def known_until(repository: Repository, name: str) -> float | None:
             found.append(read_manifest(folder).data_until)
         except (OSError, ValueError):  # none was rejected, or a damaged version, of which nothing is known
             continue
-    return max((each for each in found if each is not None), default=None)
+    return max((each for each in found if each is not None and each <= time.time()), default=None)
 
 
-def warm_network(champion: Champion, job: Job) -> tuple[Any, str]:
-    """The champion's network to be trained on, or None and why a new one has to be made. Starts Keras."""
+def warm_network(champion: Champion, job: Job, until: float) -> tuple[Any, str]:
+    """The champion's network to be trained on, or None and why a new one has to be made. Starts Keras.
+
+    `until`: the time of the newest observation that may be learnt from; what is newer judges.
+    """
+    if (champion.manifest.trained_until or until) > until:
+        return None, f"version {champion.version} has learnt from part of the holdout"
     made_by, now = champion.manifest.job or {}, job.model_dump(mode="json")
     for part in ("architecture", "network", "quantiles"):
         if made_by.get(part) != now[part]:
@@ -55,7 +65,10 @@ def warm_network(champion: Champion, job: Job) -> tuple[Any, str]:
         return None, f"version {champion.version} has no {MODEL_KERAS}: it was made by an older release"
     from training.userfile import load_model
 
-    return load_model(file), ""
+    try:
+        return load_model(file), ""
+    except TrainingError as exc:  # of another Keras: from scratch goes on, an error every night would not
+        return None, str(exc)
 
 
 def _columns(job: dict[str, Any]) -> tuple[Any, ...]:

@@ -165,9 +165,10 @@ def _bring_day(model: Path, day: str, logged: Logged, rows: pd.DataFrame, done: 
     done.models[logged.model] = done.models.get(logged.model, 0) + len(fresh)
     if fresh.empty:
         return
-    number, whole = len(known) + 1, fresh
+    last = int(known[-1].stem.removeprefix("part-")) if known else 0  # a day that was dropped in part has gaps
+    number, whole = last + 1, fresh
     if known and rows_in(known[-1]) < PART_ROWS and features_in(known[-1]) == logged:
-        number, whole = len(known), pd.concat([with_own(read_part(known[-1])), fresh])
+        number, whole = last, pd.concat([with_own(read_part(known[-1])), fresh])
     for begin in range(0, len(whole), PART_ROWS):
         write_part(model / day / f"part-{number:05d}.parquet", logged, whole.iloc[begin : begin + PART_ROWS])
         done.parts += 1
@@ -196,7 +197,7 @@ def _retain(parquet: Path, done: Compacted, keep_days: float | None, keep_bytes:
     sizes = {day: sum(part.stat().st_size for each in folders for part in parts(each)) for day, folders in days.items()}
     kept, newest_day = sum(sizes.values()), max(days, default="")
     for day in sorted(days):
-        old = keep_days is not None and day < day_of(now - keep_days * DAY_S)
+        old = keep_days is not None and day < day_of(max(0.0, now - keep_days * DAY_S))
         large = keep_bytes is not None and kept > keep_bytes and day != newest_day
         if old or large:
             for each in days[day]:

@@ -14,7 +14,7 @@ from training import metrics
 from training.evaluate import Track
 from training.hindcast import hindcast
 from training.job import Job
-from training.paired import Paired, by_moment, diebold_mariano
+from training.paired import Paired, by_moment, diebold_mariano, usual_spacing
 from training.stepping import Stepper
 
 
@@ -63,6 +63,9 @@ def contest(job: Job, tracks: Sequence[Track], version: int, champion: Manifest,
     values = [track.series.values for track in tracks]
     past = hindcast(stepper, champion, values, [track.judged for track in tracks], 1)
     after = -np.inf if champion.trained_until is None else champion.trained_until
+    if job.interval_s is not None:  # else holdouts of so many steps need not lie together, and little would be left
+        # a series that ended early: the candidate knows those moments from the others
+        after = max([after, *(float(track.series.times[track.judged - 1]) for track in tracks)])
     kept = [track.series.times[track.judged :] > after for track in tracks]
     times = [track.series.times[track.judged :][mask] for track, mask in zip(tracks, kept, strict=True)]
     together = [np.zeros(len(each)) for each in times]
@@ -85,11 +88,14 @@ def contest(job: Job, tracks: Sequence[Track], version: int, champion: Manifest,
         share = target.weight / whole / (mean["last_value"] or 1.0)
         for i, each in enumerate(found):
             together[i] += share * (each["champion"] - each["candidate"])
+    apart = job.interval_s
+    if apart is None and len(tracks) > 1:
+        apart = usual_spacing([track.series.times for track in tracks])
     return Contest(
         version,
         sum(map(len, times)),
         champion.trained_until is not None,
-        diebold_mariano(by_moment(times, together, job.interval_s)),
+        diebold_mariano(by_moment(times, together, apart)),
         targets,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
@@ -18,7 +19,7 @@ def trigger_of(schedule: Schedule) -> CronTrigger:
     if len(fields) != 5:
         raise ValueError(f"it has {len(fields)} fields, not 5: minute, hour, day of month, month, day of week")
     minute, hour, day, month, weekday = fields
-    return CronTrigger(
+    trigger = CronTrigger(
         minute=minute,
         hour=hour,
         day=day,
@@ -27,6 +28,9 @@ def trigger_of(schedule: Schedule) -> CronTrigger:
         timezone=ZoneInfo(schedule.timezone),
         jitter=schedule.jitter_s or None,
     )
+    if trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
+        raise ValueError("it never falls due")  # 30 February
+    return trigger
 
 
 def weekdays(field: str) -> str:

@@ -10,6 +10,7 @@ from models.labels import STABLE
 from training.contest import Contest
 from training.tables import Retrain
 
+LEVEL = 0.05  # of a job that says none
 Outcome = Literal["published", "rejected", "nothing_new", "locked", "interrupted", "error"]
 EXIT_CODES: dict[Outcome, int] = {
     "published": 0,
@@ -44,8 +45,9 @@ def decide(settings: Retrain, missed: Sequence[str], contest: Contest | None) ->
     reasons = list(missed)
     if contest is None:
         return Decision(None, tuple(reasons)) if reasons else Decision(STABLE, ("there is no champion yet",))
-    if not contest.paired.p < settings.level:
-        reasons.insert(0, f"{contest.text}, where p < {settings.level:g} is wanted")
+    level = LEVEL if settings.level is None else settings.level
+    if not contest.paired.p < level:
+        reasons.insert(0, f"{contest.text}, where p < {level:g} is wanted")
     if reasons:
         return Decision(None, tuple(reasons))
     return Decision(settings.publish, (contest.text,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from models.disk import replace_durably
 from training.job import Job
+from training.logged import log_folder
 from training.sources import Series, in_order, read, rows_of, series_of, spans
 from training.sql import url_of
 
@@ -65,7 +67,8 @@ def gather(job: Job, cache: Path | None) -> Gathered:
     """
     reads = _reads(job)
     kept = _Kept(rows_of(job, None), None) if cache is None else _load(job, cache, reads)
-    newest = float(kept.rows["time"].max()) if len(kept.rows) else None
+    past = kept.rows["time"][kept.rows["time"] <= time.time()]  # one row of a clock that is ahead must not hide others
+    newest = float(past.max()) if len(past) else None
     batch = read(job, kept.mark, newest)
     fresh = rows_of(job, batch.table)
     rows, found = _merged(kept.rows, fresh, whole=batch.whole)
@@ -112,6 +115,7 @@ def _reads(job: Job) -> str:
         "model": job.name,
         "source": source.model_dump(mode="json", exclude={"credit", "only"}),
         "file": None if source.path is None else str(source.file.resolve()),
+        "log": None if source.observations is None else str(log_folder(source.observations).resolve()),
         "url": None if source.sql is None else url_of(source, source.sql),
         "features": [[each.name, each.column, each.parkinson] for each in job.features],
     }

@@ -75,6 +75,14 @@ def by_moment(times: Sequence[NDArray[Any]], differences: Sequence[NDArray[Any]]
     return np.asarray(sums / np.bincount(index), np.float64)
 
 
+def usual_spacing(times: Sequence[NDArray[Any]]) -> float | None:
+    """How far apart (s) the observations of series without an interval usually are: the median, of which pauses change
+    nothing, over spans that are not by far the shortest: what came at once is one moment. None if that can't be told.
+    """
+    spans = np.concatenate([np.zeros(0), *(np.diff(each) for each in times)])
+    return float(np.median(spans[spans >= spans.mean() / 10])) if len(spans) else None
+
+
 def student_tail(t: float, freedom: int) -> float:
     """The probability that Student's t with `freedom` degrees of freedom exceeds `t`."""
     tail = 0.5 * _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from models.errors import DeleteRefused, UnknownVersion
+from models.errors import BundleDamaged, DeleteRefused, LabelsMoved, UnknownVersion
 from models.manifest import read_manifest
 from models.repository import Repository
 from training.interruption import INTERRUPTION
 
 
-def clear_old(repository: Repository, name: str, keep: int) -> list[int]:
+def clear_old(repository: Repository, name: str, keep: int, replaced: int | None = None) -> list[int]:
     """Delete all but the newest `keep` versions and those that have a label; the ones deleted.
 
-    A stop leaves the rest for the next run, a kill at any moment whole versions.
+    The version just `replaced` stays as well, for a rollback and for workers that are loading it. A stop leaves the
+    rest for the next run, a kill at any moment whole versions.
     """
     deleted = []
     for version in repository.versions(name)[:-keep]:
         if INTERRUPTION.asked:
             break
-        if version in repository.labels(name).labels.values():
+        if version == replaced or version in repository.labels(name).labels.values():
             continue
         try:
             repository.delete(name, version)
@@ -42,5 +43,8 @@ def finish_publishing(repository: Repository, name: str) -> int | None:
         return None
     if decision.get("label") is None or decision.get("generation") != labels.generation:
         return None
-    repository.set_label(name, decision["label"], versions[-1])
+    try:
+        repository.set_label(name, decision["label"], versions[-1], labels.generation)
+    except (BundleDamaged, LabelsMoved):
+        return None
     return versions[-1]

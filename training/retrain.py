@@ -68,14 +68,20 @@ def only_run(repository: Repository, name: str) -> Iterator[bool]:
             os.close(held)
 
 
-def last_word(repository: Repository, name: str, champion: Champion | None) -> Callable[[], None]:
-    """What is asked under the repository's lock, right before a candidate appears that has beaten `champion`.
+def last_word(
+    repository: Repository, name: str, champion: Champion | None, label: str, *, replace: bool
+) -> Callable[[], None]:
+    """What is asked under the repository's lock, right before what has beaten `champion` appears under `label`.
 
-    TrainingError if another version is stable by now, KeyboardInterrupt if a stop was asked for.
+    TrainingError if another version is stable by now, or if a candidate that somebody put on trial meanwhile would be
+    pushed aside (unless `replace`); KeyboardInterrupt if a stop was asked for.
     """
 
     def asked() -> None:
-        if repository.labels(name).labels.get(STABLE) != (None if champion is None else champion.version):
+        now = repository.labels(name).labels
+        if label == CANDIDATE and not replace and now.get(CANDIDATE) not in (None, now.get(STABLE)):
+            raise TrainingError(f"{name}: version {now[CANDIDATE]} is on trial by now; run it again when that is over")
+        if now.get(STABLE) != (None if champion is None else champion.version):
             raise TrainingError(f"{name}: the stable version changed while this ran; run it again to beat that one")
         INTERRUPTION.publishing()
 
@@ -115,7 +121,7 @@ class _Run:
         print_scores(stages.console, evaluation)
         if decision.label is None:
             return self._ended("rejected", decision.text, reasons=list(decision.reasons), report=report)
-        deleted = clear_old(self._repository, job.name, self._settings.keep)
+        deleted = clear_old(self._repository, job.name, self._settings.keep, self.facts["champion"])
         return self._ended("published", decision.text, label=decision.label, report=report, deleted=deleted)
 
     def _train(self, series: Sequence[Series], champion: Champion | None) -> tuple[Decision, Evaluation, str]:
@@ -123,7 +129,7 @@ class _Run:
         with stages.stage("start TensorFlow", bar=False):
             import_frameworks()
             from training.fit import fit
-        network = self._start(champion)
+        network = self._start(series, champion)
         with stages.timed("fit"):
             fitted = fit(self._job, series, progress=stages.bars, network=network)
         made: list[Decision] = []
@@ -143,19 +149,19 @@ class _Run:
             if made[0].label is None:
                 return made[0], evaluation, str(keep_report(repository, staging, name))
             with stages.stage("publish", bar=False):
-                version = repository.publish(
-                    staging, manifest, made[0].label, last_word=last_word(repository, name, champion)
-                )
+                word = last_word(repository, name, champion, made[0].label, replace=self._settings.replace)
+                version = repository.publish(staging, manifest, made[0].label, last_word=word)
         self.facts["version"] = version
         return made[0], evaluation, str(repository.bundle(name, version) / "report" / "report.html")
 
-    def _start(self, champion: Champion | None) -> Any:
+    def _start(self, series: Sequence[Series], champion: Champion | None) -> Any:
         """The network to train on, or None for a new one."""
         network, why = None, "there is no champion yet"
         if self._settings.start == "scratch":
             why = "the job says so"
         elif champion is not None:
-            network, why = warm_network(champion, self._job)
+            until = max(float(each.times[-1]) for each in split(series, self._job).validation)
+            network, why = warm_network(champion, self._job, until)
         if network is not None and champion is not None:
             self._stages.say(f"From the weights of version {champion.version}.")
         else:

@@ -65,7 +65,9 @@ class Runs:
             if self._stopping:
                 return None
             # a session of its own: Ctrl-C is for us, and we pass on what it means
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            )
             self._living.add(process)
             return process
 

@@ -48,7 +48,8 @@ class Planned:
 class Scheduler:
     """Runs each planned job when it is due, one run per model and `parallel` in all at a time.
 
-    A run that was due while no scheduler ran begins at the start, once, unless it is later than its grace.
+    A run that was due while no scheduler ran, or that a stop cut short, begins at the start, once, unless it is later
+    than its grace.
     """
 
     def __init__(
@@ -72,16 +73,12 @@ class Scheduler:
     def start(self) -> None:
         """Plan every job and begin."""
         for name, each in self._planned.items():
-            known = self._status.of(name)
-            due = known.next_run
-            if due is None or (known.cron, known.timezone) != (each.schedule.cron, each.schedule.timezone):
-                due = trigger_of(each.schedule).get_next_fire_time(None, self._now())
             self._clock.add_job(
                 self.run,
                 trigger_of(each.schedule),
                 (name, "cron"),
                 id=name,
-                next_run_time=due,
+                next_run_time=self._due(self._status.of(name), each.schedule),
                 coalesce=True,
                 misfire_grace_time=each.schedule.misfire_grace_s,
                 max_instances=2,  # the second one finds the first and leaves
@@ -117,7 +114,9 @@ class Scheduler:
             return
         try:
             with self._room:
-                if not self._stopping:
+                if self._stopping:
+                    self._left(name, reason)
+                else:
                     self._run(name, reason)
         finally:
             self._alone[name].release()
@@ -126,7 +125,10 @@ class Scheduler:
         began, drift = self._now(), read_drift(self._repository.root / name)
         self._status.change(name, running_since=began, last_run=began, last_reason=reason)
         log.info("training %s again (%s)", name, reason)
-        ran = self._runner.run(self._planned[name].commands)
+        try:
+            ran = self._runner.run(self._planned[name].commands)
+        except OSError as exc:
+            ran = Ran("error", f"it can't be started: {exc}")
         log.info("%s ended (%s): %s", name, ran.outcome, ran.text)
         before, ended = self._status.of(name), self._now()
         outcome = ran.outcome if ran.outcome in EXIT_CODES else "crashed"  # label values stay few
@@ -141,6 +143,21 @@ class Scheduler:
             drift_answered=drift.at if drift and outcome in ("published", "rejected") else before.drift_answered,
             runs={**before.runs, outcome: before.runs.get(outcome, 0) + 1},
         )
+
+    def _left(self, name: str, reason: Reason) -> None:
+        """A run that was due and never began, because the scheduler stops: the next start sees to it."""
+        text = "the scheduler stopped before it began"
+        self._status.change(name, last_end=self._now(), last_reason=reason, last_outcome="interrupted", last_text=text)
+
+    def _due(self, known: JobStatus, schedule: Schedule) -> datetime:
+        """When a job is due first: what the last scheduler left undone, else what it planned, if that holds."""
+        coming: datetime = trigger_of(schedule).get_next_fire_time(None, self._now())
+        if known.next_run is None or (known.cron, known.timezone) != (schedule.cron, schedule.timezone):
+            return coming
+        due = min(known.next_run, coming)  # planned by a clock that was ahead, it would be due late
+        if known.last_outcome == "interrupted" and known.last_end is not None:
+            due = min(due, known.last_end)
+        return due
 
     def _drifted(self, name: str, schedule: Schedule) -> bool:
         """Whether there is drift of the version that is served, unanswered, and no run too short a while ago."""

@@ -27,7 +27,7 @@ class Query(Table):
     def _says_where(self) -> Self:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("url: give either url or url_env, the environment variable that holds it")
-        if self.url is not None and re.search(r"//[^/@]*:[^/]*@|[?&]password=", self.url):
+        if self.url is not None and re.search(r"//[^/@:]*:[^@]*@|[?&]\w*(password|passwd|pwd)=", self.url):
             raise ValueError("url: holds a password; put it into an environment variable and name that in url_env")
         return self
 

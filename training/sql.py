@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -18,25 +19,31 @@ DAY_S = 86400.0
 
 
 def read_query(source: Source, query: Query, mark: Mapping[str, Any] | None, newest: float | None) -> Batch:
-    """The query's rows; with `mark` those that are not older than `newest` less the query's overlap. SourceInvalid."""
-    where, values = "", {}
+    """The query's rows; with `mark` those that are not older than `newest` less the query's overlap. SourceInvalid.
+
+    A query that can't be asked for its end alone is asked whole: one with a comment behind it, or whose times are of
+    another kind by now.
+    """
     sql = query.query.strip().rstrip(";")
     engine = _engine(source, query)
     try:
         if mark is not None and newest is not None:
             column = engine.dialect.identifier_preparer.quote_identifier(source.time)
             where = f"SELECT * FROM (\n{sql}\n) AS gathered WHERE gathered.{column} >= :since"
-            values = {"since": _since(mark, newest - query.overlap_s)}
-        with engine.connect() as connection:
-            table = pd.read_sql(sqlalchemy.text(where or sql), connection, params=values)
+            with suppress(SQLAlchemyError, pd.errors.DatabaseError):
+                return Batch(_asked(engine, where, since=_since(mark, newest - query.overlap_s)), dict(mark), False)
+        table = _asked(engine, sql)
     except (SQLAlchemyError, pd.errors.DatabaseError) as exc:
         cause = exc if isinstance(exc, SQLAlchemyError) else exc.__cause__
         raise SourceInvalid(source, f"can't be read: {getattr(cause, 'orig', None) or cause}") from exc
     finally:
         engine.dispose()
-    if not where:
-        mark = _kind(table[source.time]) if source.time in table and len(table) else {}
-    return Batch(table, dict(mark or {}), not where)
+    return Batch(table, _kind(table[source.time]) if source.time in table and len(table) else {}, True)
+
+
+def _asked(engine: sqlalchemy.Engine, sql: str, **values: Any) -> pd.DataFrame:
+    with engine.connect() as connection:
+        return pd.read_sql(sqlalchemy.text(sql), connection, params=values)
 
 
 def url_of(source: Source, query: Query) -> str:

@@ -134,6 +134,7 @@ def test_retention_drops_whole_days_by_age_and_by_size(tmp_path):
         journal(tmp_path, *(block(1 + day, (1.0, 0.0), client=f"c{i}", absorbed=NOON + DAY * day) for i in range(50)))
     compact(tmp_path)
     now = NOON + 4 * DAY
+    assert compact(tmp_path, keep_days=1e9, now=lambda: now).dropped_days == []
     aged = compact(tmp_path, keep_days=3, now=lambda: now)
     assert aged.dropped_days == ["2023-11-15"]
     size = aged.bytes // 4
@@ -141,6 +142,17 @@ def test_retention_drops_whole_days_by_age_and_by_size(tmp_path):
     assert sized.dropped_days == ["2023-11-16", "2023-11-17"]
     assert compact(tmp_path, keep_bytes=0, now=lambda: now).dropped_days == ["2023-11-18"]
     assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"2023-11-19"}
+
+
+def test_a_day_that_was_dropped_in_part_by_a_killed_run_loses_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(compact_module, "PART_ROWS", 2)
+    journal(tmp_path, *(block(step, (float(step), 0.0)) for step in range(1, 6)))
+    compact(tmp_path)
+    min(tmp_path.rglob("part-*.parquet")).unlink()
+    for step in (6, 7):
+        journal(tmp_path, block(step, (float(step), 0.0)))
+        compact(tmp_path)
+    assert [row[1] for row in brief(tmp_path)] == [3, 4, 5, 6, 7]
 
 
 def test_the_command_prints_json_and_says_where_no_log_is(tmp_path):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from models.manifest import Feature, Manifest, Target
+from models.manifest import MODEL_KERAS, Feature, Manifest, Target
 from models.repository import Repository
 from tests.models.samples import publish_sample, sample_manifest, write_sample
-from training.champion import champion_of
+from training.champion import Champion, champion_of, known_until, warm_network
 from training.contest import Contest, contest
 from training.decision import EXIT_CODES, Ended, decide
 from training.evaluate import Track
@@ -53,12 +53,42 @@ def test_a_candidate_that_beat_a_version_which_is_stable_no_more_does_not_appear
     beaten = champion_of(repository, "sensor")
     repository.set_label("sensor", "stable", 1)
     for champion in (beaten, None):
-        word = last_word(repository, "sensor", champion)
+        word = last_word(repository, "sensor", champion, "candidate", replace=False)
         with repository.stage("sensor") as staging:
             write_sample(staging)
             with pytest.raises(TrainingError, match="the stable version changed"):
                 repository.publish(staging, sample_manifest(), "candidate", last_word=word)
     assert repository.versions("sensor") == [1, 2]
+
+
+def test_a_candidate_that_was_put_on_trial_meanwhile_is_not_pushed_aside(tmp_path):
+    repository = Repository(tmp_path)
+    for _ in range(2):
+        publish_sample(repository)
+    champion = champion_of(repository, "sensor")
+    repository.set_label("sensor", "candidate", 1)
+    for label, replace, appears in (("candidate", False, False), ("candidate", True, True), ("stable", False, True)):
+        word = last_word(repository, "sensor", champion, label, replace=replace)
+        repository.set_label("sensor", "stable", 2)
+        repository.set_label("sensor", "candidate", 1)
+        with repository.stage("sensor") as staging:
+            write_sample(staging)
+            if appears:
+                repository.publish(staging, sample_manifest(), label, last_word=word)
+                continue
+            with pytest.raises(TrainingError, match="version 1 is on trial by now"):
+                repository.publish(staging, sample_manifest(), label, last_word=word)
+    assert repository.versions("sensor") == [1, 2, 3, 4]
+
+
+def test_a_champions_network_that_does_not_load_any_more_is_a_start_from_scratch(fading, tmp_path):
+    job, _ = fading
+    champion = Champion(3, tmp_path, manifest(trained_until=0.0, job=job.model_dump(mode="json")))
+    (tmp_path / MODEL_KERAS).parent.mkdir()
+    (tmp_path / MODEL_KERAS).write_bytes(b"of a Keras that was")
+    network, why = warm_network(champion, job, 1_000.0)
+    assert network is None
+    assert "is not a Keras model that can be loaded" in why
 
 
 def test_every_way_to_end_has_an_exit_code_of_its_own():
@@ -127,6 +157,47 @@ def test_only_what_is_newer_than_the_champions_training_judges(fading):
     assert met(fading, 0.5, 0.9, 60.0 * 249).rows == 100
     nothing = met(fading, 0.5, 0.9, 60.0 * 299)
     assert (nothing.rows, nothing.paired.p) == (0, 1.0)
+
+
+def test_what_the_candidate_has_learnt_from_another_series_judges_neither(fading):
+    """A series that ended early would be judged on moments of which the candidate knows the other series."""
+    job, (one, other) = fading
+    series = [one, Series(other.id, other.times - 60.0 * 100, other.values)]  # its newest is where `one` is cut
+    past = hindcast(Guess(0.5), manifest(), [each.values for each in series], [200, 200], 1)
+    tracks = [Track(each, 200, 200, found) for each, found in zip(series, past, strict=True)]
+    found = contest(job, tracks, 3, manifest(trained_until=0.0), Guess(0.9))
+    assert (found.rows, found.paired.n) == (100, 100)
+
+
+def test_series_without_an_interval_that_move_together_count_once_a_moment(fading):
+    job, (one, _) = fading
+    job = job.model_copy(update={"interval_s": None})
+    random = np.random.default_rng(4)
+    series = [Series(str(i), one.times + random.uniform(0, 30), one.values) for i in range(20)]
+    past = hindcast(Guess(0.5), manifest(), [each.values for each in series], [200] * 20, 1)
+    tracks = [Track(each, 200, 200, found) for each, found in zip(series, past, strict=True)]
+    found = contest(job, tracks, 3, manifest(trained_until=0.0), Guess(0.9))
+    assert found.rows == 2_000
+    assert found.paired.n <= 101
+
+
+def test_a_champion_that_has_learnt_from_the_holdout_is_not_trained_on(fading, tmp_path):
+    job, _ = fading
+    made = manifest(trained_until=1_000.0, job=job.model_dump(mode="json"))
+    champion = Champion(3, tmp_path, made)
+    network, why = warm_network(champion, job, 999.0)
+    assert network is None
+    assert why == "version 3 has learnt from part of the holdout"
+    assert "older release" in warm_network(champion, job, 1_000.0)[1]  # the next thing that is asked
+
+
+def test_what_a_clock_ahead_made_known_does_not_hide_all_that_is_new(tmp_path):
+    repository = Repository(tmp_path)
+    for until in (1_000.0, 2_000.0, 1e11):
+        with repository.stage("sensor") as staging:
+            write_sample(staging)
+            repository.publish(staging, sample_manifest(data_until=until))
+    assert known_until(repository, "sensor") == 2_000.0
 
 
 def test_that_a_champion_does_not_tell_what_it_learnt_from_is_said(fading):

@@ -289,6 +289,34 @@ def test_sqlite_is_asked_for_what_is_new_whatever_its_times_are(tmp_path, monkey
     check_incremental(tmp_path / "cache", execute, value, asked, overlap_s)
 
 
+def test_a_query_that_can_be_asked_but_not_for_its_end_is_asked_whole_again(tmp_path, asked):
+    url = f"sqlite:///{tmp_path}/pumps.db"
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    pumps = job({"sql": {"url": url, "query": "SELECT * FROM readings; -- all of them"}, "series": "pump"})
+    rows(*range(3)).to_sql("readings", engine, index=False)
+    gather(pumps, tmp_path / "cache")
+    rows(3).to_sql("readings", engine, index=False, if_exists="append")
+    found = gather(pumps, tmp_path / "cache")
+    assert (flows(found), counts(found)) == ({"a": [0, 1, 2, 3]}, (1, 0, 0, 0))
+    assert asked == [3, 4]
+
+
+def test_a_row_from_a_clock_that_is_ahead_does_not_hide_those_that_come_after_it(tmp_path):
+    url = f"sqlite:///{tmp_path}/pumps.db"
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    query = {"url": url, "query": "SELECT * FROM readings", "overlap_s": HOUR}
+    pumps = job({"sql": query, "series": "pump"})
+
+    def insert(pump, *hours):
+        rows(*hours, pump=pump).to_sql("readings", engine, index=False, if_exists="append")
+
+    insert("a", *range(10))
+    insert("wrong", 24 * 365 * 200)
+    gather(pumps, tmp_path / "cache")
+    insert("a", 10, 11)
+    assert flows(gather(pumps, tmp_path / "cache"))["a"] == [*range(12)]
+
+
 @pytest.mark.parametrize(
     ("sql", "named"),
     [
@@ -306,7 +334,12 @@ def test_a_query_that_can_not_be_asked_says_why(sql, named):
 
 
 def test_a_password_is_refused_in_a_job():
-    for url in ("postgresql://me:secret@db/pumps", "postgresql://db/pumps?user=me&password=secret"):
+    for url in (
+        "postgresql://me:secret@db/pumps",
+        "postgresql://me:sec/ret@db/pumps",
+        "postgresql://db/pumps?user=me&password=secret",
+        "mysql://db/pumps?user=me&passwd=secret",
+    ):
         with pytest.raises(ValueError, match="password") as refused:
             job({"sql": {"url": url, "query": "SELECT 1"}})
         assert "url_env" in str(refused.value)
@@ -343,6 +376,16 @@ def test_the_log_is_a_source_and_only_new_parts_are_read(tmp_path, monkeypatch):
     assert same(found.series, load_series(short))
     with pytest.raises(SourceInvalid, match="shortest"):
         gather(pump, cache)
+
+
+def test_another_log_is_none_of_the_first_ones_rows(tmp_path, monkeypatch):
+    pump = job({"observations": {"shortest": 1}})
+    journal(tmp_path / "staging", block(1, (1.0, 0.0)))
+    journal(tmp_path / "real", block(1, (5.0, 0.0), client="b"), block(2, (6.0, 0.0), client="b"))
+    monkeypatch.setenv("RECURVE_OBSERVATIONS_DIR", str(tmp_path / "staging"))
+    assert flows(gather(pump, tmp_path / "cache")) == {"a": [1]}
+    monkeypatch.setenv("RECURVE_OBSERVATIONS_DIR", str(tmp_path / "real"))
+    assert flows(gather(pump, tmp_path / "cache")) == {"b": [5, 6]}
 
 
 def test_a_client_that_began_anew_goes_on_in_time(tmp_path):

@@ -13,7 +13,7 @@ from models.disk import try_lock
 from models.repository import Repository
 from tests.models.samples import publish_sample
 from tests.serving import wait_until
-from training.retention import finish_publishing
+from training.retention import clear_old, finish_publishing
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +146,26 @@ def test_a_label_that_was_taken_away_since_is_not_given_again(tmp_path):
     decided = {"decision": {"label": "candidate", "generation": 1}}
     publish_sample(repository, label="candidate", scores=decided)
     repository.drop_label("sensor", "candidate")
+    assert finish_publishing(repository, "sensor") is None
+    assert repository.labels("sensor").labels == {"stable": 1}
+
+
+def test_the_version_that_was_just_replaced_stays_for_a_rollback(tmp_path):
+    repository = Repository(tmp_path)
+    for _ in range(3):
+        publish_sample(repository)
+    assert clear_old(repository, "sensor", 1, 2) == [1]
+    assert repository.set_label("sensor", "stable", 2).labels == {"stable": 2}
+    publish_sample(repository)
+    assert clear_old(repository, "sensor", 1, 3) == [2]
+
+
+def test_a_damaged_version_without_its_label_stands_in_no_later_runs_way(tmp_path):
+    repository = Repository(tmp_path)
+    publish_sample(repository)
+    decided = {"decision": {"label": "candidate", "generation": 1}}
+    publish_sample(repository, label=None, scores=decided)
+    (repository.bundle("sensor", 2) / "saved_model.pb").write_bytes(b"other")
     assert finish_publishing(repository, "sensor") is None
     assert repository.labels("sensor").labels == {"stable": 1}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.paired import by_moment, diebold_mariano, student_tail
+from training.paired import by_moment, diebold_mariano, student_tail, usual_spacing
 
 
 @pytest.mark.parametrize("freedom", [1, 4, 9, 30, 500])
@@ -88,6 +88,14 @@ def test_series_observed_together_count_once():
     assert d.tolist() == [2.0, 2.0, 5.0]
     assert by_moment([np.array([5.0, 1.0])], [np.array([1.0, 2.0])], None).tolist() == [2.0, 1.0]
     assert by_moment([], [], 60.0).tolist() == []
+
+
+def test_the_usual_spacing_of_series_passes_over_pauses_and_what_came_at_once():
+    days = 86_400.0 * np.array([0, 1, 2, 3, 4, 7, 8, 9, 10, 11])
+    assert usual_spacing([days, days + 5]) == 86_400.0
+    batches = (3_600.0 * np.arange(10)[:, None] + 1e-6 * np.arange(24)).ravel()
+    assert usual_spacing([batches]) == pytest.approx(3_600.0)
+    assert usual_spacing([]) is usual_spacing([np.array([5.0])]) is None
 
 
 def test_copies_of_a_series_prove_no_more_than_the_one():

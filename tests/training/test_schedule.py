@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from models.drift import Drift, report_drift
 from models.repository import Repository
+from service.judge import Terms
 from tests.models.samples import publish_sample
 from tests.serving import free_port, wait_until
 from training.__main__ import main
@@ -53,6 +54,7 @@ def test_days_of_the_week_are_crons(field, days):
         ({"cron": "61 3 * * *"}, "61"),
         ({"cron": "0 3 * * 8"}, "'8' is none of 0 to 7"),
         ({"cron": "0 3 * * */0"}, "no day, range or step"),
+        ({"cron": "0 0 30 2 *"}, "it never falls due"),
         ({"timezone": "Mars/Olympus"}, "is not a time zone"),
         ({"timezone": "../../etc/passwd"}, "is not a time zone"),
     ],
@@ -82,12 +84,19 @@ def test_a_schedule_goes_by_its_own_clock_also_when_that_is_changed():
         ({"level": 0.0}, "level"),
         ({"keep": 0}, "keep"),
         ({"publish": "best"}, "publish"),
+        ({"deadline_hours": 0}, "deadline_hours"),
     ],
 )
 def test_a_retrain_table_that_can_not_be_used_is_refused_by_name(given, told):
     with pytest.raises(ValidationError) as caught:
         Retrain(**given)
     assert told in str(caught.value)
+
+
+def test_what_the_judge_reads_of_a_job_is_what_a_job_may_say():
+    service = Terms(level=0.02, deadline_h=12.0)
+    for given, found in (({"level": 0.01, "deadline_hours": 48}, (0.01, 48)), ({}, (0.02, 12))):
+        assert service.of({"retrain": Retrain(**given).model_dump(mode="json")}) == found
 
 
 JOB = """
@@ -219,6 +228,65 @@ def test_a_run_that_is_later_than_its_grace_is_left_out(tmp_path):
     with Night(tmp_path, misfire_grace_s=60) as night:
         wait_until(lambda: night.scheduler.look() or night.status.of("sensor").next_run > night.now, 60, "the next")
     assert night.runner.began == []
+
+
+def test_a_next_run_from_a_clock_that_was_ahead_is_worked_out_anew(tmp_path):
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    due_before(tmp_path, -timedelta(days=900), cron=cron)
+    with Night(tmp_path, cron=cron) as night:
+        assert night.status.of("sensor").next_run < night.now + timedelta(days=1)
+    assert night.runner.began == []
+
+
+@pytest.mark.parametrize(("grace_s", "again"), [(1_800, ["sensor"]), (1, [])])
+def test_a_run_that_a_stop_cut_short_is_done_again_at_the_next_start_within_its_grace(tmp_path, grace_s, again):
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    with Night(tmp_path, runner=Counted("interrupted"), cron=cron, misfire_grace_s=grace_s) as night:
+        night.now -= timedelta(hours=1)
+        night.runner.gate.clear()
+        running = threading.Thread(target=night.scheduler.run, args=("sensor", "cron"))
+        running.start()
+        wait_until(lambda: night.runner.began, 60, "the run")
+        night.now += timedelta(minutes=40)  # the grace is that of the stop, however long the run was
+        night.runner.gate.set()
+        running.join()
+        assert night.status.of("sensor").last_outcome == "interrupted"
+    with Night(tmp_path, cron=cron, misfire_grace_s=grace_s) as back:
+        if again:
+            back.ended(2)
+        wait_until(lambda: back.scheduler.look() or back.status.of("sensor").next_run > back.now, 60, "the next")
+    assert back.runner.began == again
+
+
+def test_a_run_that_waited_for_room_when_the_scheduler_stopped_is_done_at_the_next_start(tmp_path):
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    names = ("sensor", "finance")
+    for name in names:
+        due_before(tmp_path, timedelta(minutes=1), cron, name)
+    runner = Counted()
+    runner.gate.clear()
+    with Night(tmp_path, names, runner=runner, cron=cron) as night:
+        wait_until(lambda: len(night.runner.began) == 1 and all(map(night.scheduler.busy, names)), 60, "one waits")
+    (first,) = night.runner.began
+    with Night(tmp_path, names, cron=cron) as back:
+        (waited,) = set(names) - {first}
+        wait_until(lambda: back.status.of(waited).last_outcome == "published", 60, "the one that waited")
+    assert back.runner.began == [waited]
+
+
+def test_a_process_that_can_not_be_started_is_an_error_that_is_told(tmp_path):
+    class Full:
+        def run(self, commands):
+            raise OSError(12, "Cannot allocate memory")
+
+        def stop(self):
+            pass
+
+    with Night(tmp_path, runner=Full()) as night:
+        night.scheduler.run("sensor", "cron")
+        found = night.status.of("sensor")
+    assert (found.running_since, found.last_outcome) == (None, "error")
+    assert "Cannot allocate memory" in found.last_text
 
 
 def test_another_expression_than_the_last_schedulers_is_worked_out_anew(tmp_path):
