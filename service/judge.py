@@ -120,7 +120,10 @@ class Judge:
     def _run(self) -> None:
         look_s = min(LOOK_S, self._sums.minute_s / 4)
         while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # the thread's outermost handler: the next look may fare better
+                logger.exception("a look at the trials failed")
 
     def look(self) -> bool:
         """Look at every trial if that is due and nobody else is at it; True if all were looked at."""
