@@ -202,7 +202,8 @@ class Judge:
     ) -> Trial:
         now, minute_s = self._clock(), self._sums.minute_s
         level, deadline_h = self._terms.of(candidate.job)
-        earlier = () if kept is None else (*kept.get("earlier", ()), summary_of(kept))
+        former = [] if kept is None else kept.get("earlier")
+        earlier = () if kept is None else (*(former if isinstance(former, list) else ()), summary_of(kept))
         trial = Trial(
             model=name,
             version=version,

@@ -142,7 +142,7 @@ def trial_of(kept: Mapping[str, Any] | None) -> Trial | None:
         fields["earlier"] = tuple(kept["earlier"])
         trial = Trial(**fields)
         math.fsum((trial.began, trial.level, trial.deadline, trial.minute_s, trial.through))  # they are numbers
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return trial
 

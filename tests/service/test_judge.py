@@ -319,9 +319,19 @@ def test_a_store_that_is_away_puts_a_look_off(court, caplog, monkeypatch):
     assert court.evidence()["minutes"] == before["minutes"] + 1
 
 
-def test_evidence_that_does_not_read_begins_the_trial_anew(court):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: "{",
+        lambda kept: json.dumps({**kept, "earlier": None}),
+        lambda kept: json.dumps({**kept, "observations": [[0.0, 1, 1e999, 0.0]]}),
+        lambda kept: "[" * 100_000,
+    ],
+    ids=["torn", "earlier", "infinite", "deep"],
+)
+def test_evidence_that_does_not_read_begins_the_trial_anew(court, spoil):
     court.minutes(0.4, 8)
-    (court.repository.root / "sensor" / "evidence" / "2.json").write_bytes(b"{")
+    (court.repository.root / "sensor" / "evidence" / "2.json").write_text(spoil(court.evidence()))
     court.minutes(0.4, 4)
     assert court.evidence()["minutes"] == 1
 
