@@ -108,6 +108,9 @@ class DriftWatch:
             try:
                 self._look()
                 done = True
+            except DetectorFailed:
+                done = not self._stopped.is_set()  # where it does not work, not every worker is to ask again at once
+                raise
             finally:
                 self._lease.give_back(done=done)
         except StoreUnavailable:
