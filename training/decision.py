@@ -19,6 +19,7 @@ EXIT_CODES: dict[Outcome, int] = {
     "locked": 5,
     "interrupted": 130,
 }
+LEVEL = 0.05  # where a job names none; not in the job itself: the service could not tell it from one that is meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,9 @@ def decide(settings: Retrain, missed: Sequence[str], contest: Contest | None) ->
     reasons = list(missed)
     if contest is None:
         return Decision(None, tuple(reasons)) if reasons else Decision(STABLE, ("there is no champion yet",))
-    if not contest.paired.p < settings.level:
-        reasons.insert(0, f"{contest.text}, where p < {settings.level:g} is wanted")
+    level = LEVEL if settings.level is None else settings.level
+    if not contest.paired.p < level:
+        reasons.insert(0, f"{contest.text}, where p < {level:g} is wanted")
     if reasons:
         return Decision(None, tuple(reasons))
     return Decision(settings.publish, (contest.text,))

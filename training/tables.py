@@ -22,9 +22,10 @@ class Retrain(Table):
     `start`: from the champion's weights and preprocessing (`warm`), or from nothing. `fit` replaces keys of the job's
     fit. `window`: all there is (`expanding`), or the newest `length` steps before the holdout (`sliding`). `holdout`:
     the newest steps, which no fit sees; candidate and champion are compared on those of them that are newer than what
-    the champion has learnt from. `publish`: the label of a candidate that is better, at `level`. `keep`: so many of
-    the newest versions stay, and all that have a label. `minimum_new`: with fewer new observations, nothing is done.
-    While a candidate is on trial nothing is done either, unless `replace`.
+    the champion has learnt from. `publish`: the label of a candidate that is better, at `level` (0.05). `keep`: so many
+    of the newest versions stay, and all that have a label. `minimum_new`: with fewer new observations, nothing is done.
+    While a candidate is on trial nothing is done either, unless `replace`. The service that tries it takes `level` and
+    `deadline_hours` from here as well; its own settings where they are None.
     """
 
     start: Literal["warm", "scratch"] = "warm"
@@ -33,7 +34,8 @@ class Retrain(Table):
     length: int | None = Field(default=None, ge=50)
     holdout: int = Field(default=168, ge=20)
     publish: Literal["candidate", "stable"] = "candidate"
-    level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    level: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    deadline_hours: Annotated[float, Field(gt=0, lt=1e6)] | None = None
     keep: int = Field(default=5, ge=1)
     minimum_new: int = Field(default=1, ge=1)
     replace: bool = False

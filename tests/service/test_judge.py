@@ -26,6 +26,7 @@ from service.stores import open_store
 from tests.fakes import LeakyIntegrator, SettableClock
 from tests.models.samples import publish_sample
 from tests.serving import ROOT, wait_until
+from training.job import load_job
 
 NOON = 1_700_000_040.0
 SERVED, CANDIDATE = "a" * 64, "c" * 64
@@ -158,6 +159,19 @@ def test_the_job_that_made_a_candidate_names_its_level_and_deadline(root):
         court.judge.look()
         found = court.evidence(version)
         assert (found["level"], (found["deadline"] - found["began"]) / HOUR_S) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "level", "hours"),
+    [("", 0.01, 24.0), ("level = 0.05", 0.05, 24.0), ("level = 0.2\ndeadline_hours = 2", 0.2, 2.0)],
+)
+def test_a_job_file_that_names_no_terms_leaves_them_to_the_operator(tmp_path, table, level, hours):
+    """A manifest holds the job with its defaults: they are no words of whoever wrote it."""
+    path = tmp_path / "lab.toml"
+    shipped = (ROOT / "training" / "jobs" / "sensor.toml").read_text()
+    path.write_text(shipped.replace("[retrain]", f"[retrain]\n{table}"))
+    job = load_job(str(path)).model_dump(mode="json")
+    assert Terms(level=0.01, deadline_h=24.0).of(job) == (level, hours)
 
 
 def test_with_promotion_off_the_verdict_is_kept_and_the_labels_are_left(root):
