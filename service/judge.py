@@ -188,8 +188,11 @@ class Judge:
         """Whether the trial that was kept is another one than that which the labels ask for now."""
         if not trial.is_of(version, candidate.fingerprint, served.fingerprint):
             return True
-        # labels that have moved since the verdict, and name the candidate again, ask for another trial
-        return trial.verdict is not None and self._terms.promote and trial.generation != generation
+        if trial.generation in (None, generation):
+            return False
+        # labels that have moved since the verdict, and name the candidate again, ask for another trial; those that
+        # have since the last look may: only where its time is up does it matter whether they took the candidate away
+        return self._terms.promote if trial.verdict is not None else self._clock() >= trial.deadline
 
     def _begin(
         self,

@@ -267,6 +267,19 @@ def test_a_candidate_that_was_dropped_and_is_labelled_again_gets_another_trial(c
     assert "observations" not in court.evidence()["earlier"][0]
 
 
+def test_a_candidate_that_was_taken_away_undecided_and_is_labelled_again_late_gets_its_whole_time(root):
+    court = Court(root, terms=Terms(deadline_h=1.0))
+    court.minutes(0.0, 5)
+    court.repository.drop_label("sensor", "candidate")
+    court.minutes(0.0, 60)
+    court.repository.set_label("sensor", "candidate", 2)
+    court.minutes(0.4, 4)
+    assert court.labels() == {"stable": 1, "candidate": 2}
+    assert [each["verdict"] for each in court.evidence()["earlier"]] == [None]
+    court.minutes(0.4, LEAST)
+    assert court.labels() == {"stable": 2, "previous": 1}
+
+
 def test_labels_that_move_between_evidence_and_promotion_are_not_overruled(court, monkeypatch):
     court.minutes(0.4, LEAST + 1)
     keep = court.repository.keep_evidence
