@@ -32,6 +32,6 @@ def read_evidence(model: Path, version: int) -> dict[str, Any] | None:
     """What is kept of the version in this folder; None if nothing is, or nothing that reads."""
     try:
         evidence = json.loads((model / EVIDENCE / f"{version}.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return evidence if isinstance(evidence, dict) and evidence.get("format") == FORMAT else None

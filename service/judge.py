@@ -120,7 +120,10 @@ class Judge:
     def _run(self) -> None:
         look_s = min(LOOK_S, self._sums.minute_s / 4)
         while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # the thread's outermost handler: the next look may fare better
+                logger.exception("a look at the trials failed")
 
     def look(self) -> bool:
         """Look at every trial if that is due and nobody else is at it; True if all were looked at."""
@@ -185,8 +188,11 @@ class Judge:
         """Whether the trial that was kept is another one than that which the labels ask for now."""
         if not trial.is_of(version, candidate.fingerprint, served.fingerprint):
             return True
-        # labels that have moved since the verdict, and name the candidate again, ask for another trial
-        return trial.verdict is not None and self._terms.promote and trial.generation != generation
+        if trial.generation in (None, generation):
+            return False
+        # labels that have moved since the verdict, and name the candidate again, ask for another trial; those that
+        # have since the last look may: only where its time is up does it matter whether they took the candidate away
+        return self._terms.promote if trial.verdict is not None else self._clock() >= trial.deadline
 
     def _begin(
         self,
@@ -199,7 +205,8 @@ class Judge:
     ) -> Trial:
         now, minute_s = self._clock(), self._sums.minute_s
         level, deadline_h = self._terms.of(candidate.job)
-        earlier = () if kept is None else (*kept.get("earlier", ()), summary_of(kept))
+        former = [] if kept is None else kept.get("earlier")
+        earlier = () if kept is None else (*(former if isinstance(former, list) else ()), summary_of(kept))
         trial = Trial(
             model=name,
             version=version,

@@ -20,6 +20,7 @@ COUNTERS = (  # in the order of `Marks.sums`
     ("recurve_live_bounded", "Predictions held against an observation that had an interval."),
 )
 SERIES = "live:"  # followed by the version: the minute sums' name
+_LEAST = 1e-120  # of what is divided by: a scale whose square is no number above zero
 
 Adds = Callable[[str, str, Sequence[float]], None]
 
@@ -48,7 +49,7 @@ class LiveErrorSums:
             scored = squared = naive_squared = 0.0
             at = 0
             for target in spec.targets:
-                square = target.scale * target.scale
+                square = max(target.scale * target.scale, _LEAST)
                 scored += sums[at]
                 squared += sums[at + 2] / square
                 naive_squared += sums[at + 3] / square

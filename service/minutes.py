@@ -108,7 +108,10 @@ class MinuteSums:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._flush_s):
-            self.flush()
+            try:
+                self.flush()
+            except Exception:  # the thread's outermost handler: without it what is added piles up for good
+                logger.exception("writing minute sums failed")
 
     def _add_up(self) -> None:
         for _ in range(len(self._added)):

@@ -57,7 +57,10 @@ class Sweeper:
     def _run(self) -> None:
         look_s = min(LOOK_S, self._every_s / 4)
         while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # the thread's outermost handler: the next look may fare better
+                logger.exception("a sweep failed")
 
     def look(self) -> bool:
         """Sweep if a sweep is due and nobody else is at it; True if the whole store was swept."""

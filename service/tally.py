@@ -7,6 +7,7 @@ A worker that is killed takes what was not settled with it: at most half a secon
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
+
+logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.5
 
@@ -129,7 +132,10 @@ class Tally:
 
     def _run(self) -> None:
         while not self._stopped.wait(SETTLE_S):
-            self.settle()
+            try:
+                self.settle()
+            except Exception:  # the thread's outermost handler: without it what is counted piles up for good
+                logger.exception("settling metrics failed")
 
 
 def drained(pending: deque[T]) -> list[T]:

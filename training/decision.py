@@ -20,6 +20,7 @@ EXIT_CODES: dict[Outcome, int] = {
     "locked": 5,
     "interrupted": 130,
 }
+LEVEL = 0.05  # where a job names none; not in the job itself: the service could not tell it from one that is meant
 
 
 @dataclass(frozen=True, slots=True)

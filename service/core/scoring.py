@@ -18,6 +18,7 @@ STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as th
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
 _LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
 _MOST_ANOMALY = 1e9
+_MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 _UNMARKED = (0.0,) * MARKS
 
 
@@ -61,7 +62,7 @@ def score(
     """Observation ``x`` (F,) held against what was told; ``naive`` (F,) is the one before it, the forecast to beat.
 
     A target that no feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's
-    errors before this one.
+    errors before this one. What is summed up is an error of _MOST_ERROR at most, and so for the naive one.
 
     `stretch` (see Track) follows the client's misses: a little narrower after each hit, by as much more wider after a
     miss as a miss is rarer. It is adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it
@@ -85,12 +86,14 @@ def score(
             at += LIVE_SUMS
             continue
         value = seen[feature]
-        error, step = value - predicted, value - before[feature]
-        absolute, squared, naive_squared = abs(error), error * error, step * step
+        absolute, step, scale = abs(value - predicted), abs(value - before[feature]), spec.targets[k].scale
         if known:
-            usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * spec.targets[k].scale
+            usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * scale
             ratio = absolute / (usual if usual > least else least)
             anomaly.append(ratio if ratio < _MOST_ANOMALY else _MOST_ANOMALY)
+        most = _MOST_ERROR * scale
+        absolute, step = absolute if absolute < most else most, step if step < most else most
+        squared, naive_squared = absolute * absolute, step * step
         sums[at] += absolute
         sums[at + 1] += squared
         sums[at + 2] += naive_squared

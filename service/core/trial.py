@@ -36,8 +36,8 @@ class Trial:
     """What is known so far. Times are epoch seconds.
 
     `version` runs in the shadow of version `against`. `through` is the start of the last minute that counts. An
-    observation at the end with too few steps or minutes waits for more. `generation` is that of the labels on which the
-    verdict was given. `earlier` sums up former trials of the version.
+    observation at the end with too few steps or minutes waits for more. `generation` is that of the labels at the
+    last look, on which the verdict was given. `earlier` sums up former trials of the version.
     """
 
     model: str
@@ -95,7 +95,7 @@ class Trial:
         return standing(np.clip(means, -1.0, 1.0), self.level)
 
     def judged(self, said: Standing, now: float, generation: int) -> Trial:
-        """The trial with its verdict, if there is one now; `said` is its `standing()`."""
+        """The trial after a look at it, with its verdict if there is one now; `said` is its `standing()`."""
         verdict: Verdict | None = None
         if said.is_better:
             verdict = "better"
@@ -103,7 +103,8 @@ class Trial:
             verdict = "worse"
         elif now >= self.deadline:
             verdict = "undecided"
-        return self if verdict is None else replace(self, verdict=verdict, decided=now, generation=generation)
+        decided = None if verdict is None else now
+        return replace(self, verdict=verdict, decided=decided, generation=generation)
 
     def as_dict(self, said: Standing) -> dict[str, Any]:
         """What is kept, as plain JSON: the trial, and what it says, for people. `said` is its `standing()`."""
@@ -142,7 +143,7 @@ def trial_of(kept: Mapping[str, Any] | None) -> Trial | None:
         fields["earlier"] = tuple(kept["earlier"])
         trial = Trial(**fields)
         math.fsum((trial.began, trial.level, trial.deadline, trial.minute_s, trial.through))  # they are numbers
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return trial
 

@@ -91,7 +91,10 @@ class DriftWatch:
     def _run(self) -> None:
         look_s = min(LOOK_S, self._every_s / 4)
         while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # the thread's outermost handler: the next look may fare better
+                logger.exception("a look at the live errors failed")
 
     def look(self) -> bool:
         """Look at every model if it is time and nobody else is at it; True if it was done."""
@@ -105,6 +108,9 @@ class DriftWatch:
             try:
                 self._look()
                 done = True
+            except DetectorFailed:
+                done = not self._stopped.is_set()  # where it does not work, not every worker is to ask again at once
+                raise
             finally:
                 self._lease.give_back(done=done)
         except StoreUnavailable:

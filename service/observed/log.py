@@ -59,7 +59,7 @@ class ObservationLog:
         self._logged: dict[Logged, int] = {}
         self._declared: list[bytes] = []
         self._unsynced: list[bytes] = []  # written or not, not on the medium
-        self._unsynced_rows = 0
+        self._unsynced_rows = self._unsynced_bytes = 0
         self._journal: JournalFile | None = None
         self._trouble: str | None = None
         self._due = threading.Event()
@@ -88,7 +88,7 @@ class ObservationLog:
             (n, width),
         )
         with self._lock:
-            if self._waiting_bytes + len(frame) > MOST_BYTES:
+            if self._waiting_bytes + self._unsynced_bytes + len(frame) > MOST_BYTES:
                 self._lost_rows += n
                 return
             self._waiting.append(frame)
@@ -148,7 +148,7 @@ class ObservationLog:
             if room:
                 self._unsynced, self._waiting = self._waiting, []
                 self._unsynced_rows, self._waiting_rows = self._waiting_rows, 0
-                self._waiting_bytes = 0
+                self._unsynced_bytes, self._waiting_bytes = self._waiting_bytes, 0
         if lost:
             self._observer.observe_lost(lost)
         if self._unsynced:
@@ -163,6 +163,7 @@ class ObservationLog:
         self._journal.append(b"".join(self._unsynced))
         self._journal.sync()
         rows, self._unsynced, self._unsynced_rows = self._unsynced_rows, [], 0
+        self._unsynced_bytes = 0
         self._observer.observe_logged(rows)
         if self._journal.size >= JOURNAL_BYTES:
             self._journal_ends()

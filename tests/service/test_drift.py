@@ -205,10 +205,42 @@ def test_trouble_with_the_store_or_the_detector_is_survived(post, caplog):
     assert not post.watch.look()
     assert "no such module" in [getattr(record, "why", "") for record in caplog.records]
     post.watch._detect = changes_here
+    post.clock.now += EVERY_S
     post.store.load, load = away, post.store.load
     assert not post.watch.look()
     post.store.load = load
     assert post.watch.look()
+    assert len(decode(place("toy"), post.store.load(place("toy")).blob).minutes) == 40
+
+
+def test_a_detector_that_does_not_work_is_asked_no_more_often_than_is_due(post):
+    asked = []
+
+    def broken(_):
+        asked.append(post.clock.now)
+        raise DetectorFailed("no such module")
+
+    post.sums.grow(minutes_of(post.rng, 40, 0.8))
+    began = post.clock.now
+    workers = [post.watch, post.another(), post.another()]
+    for worker in workers:
+        worker._detect = broken
+    for _ in range(40):
+        for worker in workers:
+            worker.look()
+        post.clock.now += 15.0
+    assert asked == [began, began + EVERY_S]
+
+
+def test_a_look_that_is_broken_off_is_taken_up_at_once_by_another(post):
+    def stopped(_):
+        post.watch._stopped.set()
+        raise DetectorFailed("it was ended")
+
+    post.sums.grow(minutes_of(post.rng, 40, 0.8))
+    post.watch._detect = stopped
+    assert not post.watch.look()
+    assert post.another().look()
 
 
 def test_a_history_is_read_as_it_was_written_and_a_torn_one_begins_anew(post):

@@ -26,6 +26,7 @@ from service.stores import open_store
 from tests.fakes import LeakyIntegrator, SettableClock
 from tests.models.samples import publish_sample
 from tests.serving import ROOT, wait_until
+from training.job import load_job
 
 NOON = 1_700_000_040.0
 SERVED, CANDIDATE = "a" * 64, "c" * 64
@@ -160,6 +161,19 @@ def test_the_job_that_made_a_candidate_names_its_level_and_deadline(root):
         assert (found["level"], (found["deadline"] - found["began"]) / HOUR_S) == expected
 
 
+@pytest.mark.parametrize(
+    ("table", "level", "hours"),
+    [("", 0.01, 24.0), ("level = 0.05", 0.05, 24.0), ("level = 0.2\ndeadline_hours = 2", 0.2, 2.0)],
+)
+def test_a_job_file_that_names_no_terms_leaves_them_to_the_operator(tmp_path, table, level, hours):
+    """A manifest holds the job with its defaults: they are no words of whoever wrote it."""
+    path = tmp_path / "lab.toml"
+    shipped = (ROOT / "training" / "jobs" / "sensor.toml").read_text()
+    path.write_text(shipped.replace("[retrain]", f"[retrain]\n{table}"))
+    job = load_job(str(path)).model_dump(mode="json")
+    assert Terms(level=0.01, deadline_h=24.0).of(job) == (level, hours)
+
+
 def test_with_promotion_off_the_verdict_is_kept_and_the_labels_are_left(root):
     court = Court(root, terms=Terms(promote=False))
     court.minutes(0.4, LEAST + 5)
@@ -253,6 +267,19 @@ def test_a_candidate_that_was_dropped_and_is_labelled_again_gets_another_trial(c
     assert "observations" not in court.evidence()["earlier"][0]
 
 
+def test_a_candidate_that_was_taken_away_undecided_and_is_labelled_again_late_gets_its_whole_time(root):
+    court = Court(root, terms=Terms(deadline_h=1.0))
+    court.minutes(0.0, 5)
+    court.repository.drop_label("sensor", "candidate")
+    court.minutes(0.0, 60)
+    court.repository.set_label("sensor", "candidate", 2)
+    court.minutes(0.4, 4)
+    assert court.labels() == {"stable": 1, "candidate": 2}
+    assert [each["verdict"] for each in court.evidence()["earlier"]] == [None]
+    court.minutes(0.4, LEAST)
+    assert court.labels() == {"stable": 2, "previous": 1}
+
+
 def test_labels_that_move_between_evidence_and_promotion_are_not_overruled(court, monkeypatch):
     court.minutes(0.4, LEAST + 1)
     keep = court.repository.keep_evidence
@@ -319,9 +346,19 @@ def test_a_store_that_is_away_puts_a_look_off(court, caplog, monkeypatch):
     assert court.evidence()["minutes"] == before["minutes"] + 1
 
 
-def test_evidence_that_does_not_read_begins_the_trial_anew(court):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: "{",
+        lambda kept: json.dumps({**kept, "earlier": None}),
+        lambda kept: json.dumps({**kept, "observations": [[0.0, 1, 1e999, 0.0]]}),
+        lambda kept: "[" * 100_000,
+    ],
+    ids=["torn", "earlier", "infinite", "deep"],
+)
+def test_evidence_that_does_not_read_begins_the_trial_anew(court, spoil):
     court.minutes(0.4, 8)
-    (court.repository.root / "sensor" / "evidence" / "2.json").write_bytes(b"{")
+    (court.repository.root / "sensor" / "evidence" / "2.json").write_text(spoil(court.evidence()))
     court.minutes(0.4, 4)
     assert court.evidence()["minutes"] == 1
 

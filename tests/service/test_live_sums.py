@@ -51,6 +51,25 @@ def test_marks_add_up_over_clients_requests_and_observations(metrics):
     assert sums(metrics) == pytest.approx(tuple(expected))
 
 
+def test_one_absurd_observation_does_not_deafen_the_sums(metrics):
+    """1e20, as some sensors say for "no data", squared, is a sum to which a float64 adds nothing any more."""
+    desk = counted(metrics)
+    rng = np.random.default_rng(7)
+    desk.send(0.0, 1e20, 0.0, -3e38, *([0.0] * 200))
+    before = sums(metrics)
+    expected = np.sum([desk.send(value).marks.sums for value in rng.normal(0, 2, 20)], axis=0)
+    assert min(expected[:4]) > 0
+    np.testing.assert_allclose(np.subtract(sums(metrics), before), expected, rtol=1e-3)
+    assert before[1] > 1e5  # and yet it shows
+
+
+def test_a_target_that_hardly_ever_moved_fails_no_request(metrics):
+    desk = counted(metrics, targets=(TargetSpec("a", None, 1e-200),))
+    metrics.live.adds = lambda *_: None
+    desk.send(0.0, 1.0)
+    assert sums(metrics)[0] == 1.0
+
+
 def test_a_replay_a_refusal_and_a_history_count_nothing(metrics):
     desk = counted(metrics)
     desk.send(0.0, step=1)

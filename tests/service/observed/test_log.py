@@ -155,6 +155,30 @@ def test_what_can_not_wait_any_longer_is_lost_and_counted(desk, monkeypatch):
     assert [row[1] for row in desk.rows()] == [*range(1, kept + 1), 11]
 
 
+def test_no_more_waits_while_the_disk_is_stuck_than_is_promised(desk, monkeypatch):
+    """Neither in one heap nor, tried in vain and new, in two."""
+    monkeypatch.setattr(log_module, "MOST_BYTES", 1000)
+
+    def waits():
+        return sum(map(len, (*desk.log._unsynced, *desk.log._waiting)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        for value in range(60):
+            desk.send((float(value), 2.0))
+            if value == 30:
+                desk.log.write()
+            assert waits() <= 1000 + 200  # and who is who
+    desk.log.write()
+    desk.log.write()
+    assert waits() == 0
+    assert desk.counts.logged > 0 < desk.counts.lost
+    assert desk.counts.logged + desk.counts.lost == 60
+    desk.send((1.0, 2.0))
+    desk.log.stop()
+    assert desk.rows()[-1][1] == 61
+
+
 def test_a_disk_that_stays_full_loses_what_waits_at_the_stop(desk, monkeypatch):
     desk.send((1.0, 2.0))
     with monkeypatch.context() as patched:
