@@ -1,4 +1,4 @@
-"""The training command line: train, evaluate, export. `python -m training --help` explains."""
+"""The training command line: `python -m training --help` explains."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import os
 import re
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import click
 
 from training.again import retrain, schedule
+from training.commands import Commands
+from training.compacting import compact
 from training.interruption import INTERRUPTION
 from training.options import MODELS_DIR
 
@@ -32,41 +33,6 @@ def _check_interval(context: click.Context, option: click.Parameter, value: floa
     if value is not None and not (MIN_INTERVAL_S <= value < math.inf):
         raise click.BadParameter(f"{value:g} is not a number of seconds of at least {MIN_INTERVAL_S:g}")
     return value
-
-
-class Commands(click.Group):
-    """Tells users what went wrong and what to do, without a traceback; a bug still shows one."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return self._told(ctx)
-        except (Exception, KeyboardInterrupt) as exc:
-            # what was raised after a stop was asked for is how a library took it
-            if not (INTERRUPTION.stops or isinstance(exc, KeyboardInterrupt)):
-                raise
-            click.echo("\nStopped; nothing was published.", err=True)
-            raise click.exceptions.Exit(130) from None
-
-    def _told(self, ctx: click.Context) -> Any:
-        from models.errors import RepositoryError  # not at import: --help has to be quick
-        from training.refusals import TrainingError
-
-        try:
-            return super().invoke(ctx)
-        except (TrainingError, RepositoryError) as exc:
-            raise click.ClickException(str(exc)) from exc
-        except ValueError as exc:
-            raise click.ClickException(_of_the_input(exc)) from exc
-        except ArithmeticError as exc:
-            from training.fit import Diverged  # TensorFlow is long there if this was raised
-
-            if not isinstance(exc, Diverged):
-                raise
-            raise click.ClickException(str(exc)) from exc
-        except zipfile.BadZipFile as exc:
-            raise click.ClickException(f"the model file is damaged or cut off: {exc}") from exc
-        except OSError as exc:
-            raise click.ClickException(f"can't read or write: {exc}") from exc
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -253,67 +219,6 @@ def export(
     _print_published(console, done.name, done.version, done.folder, done.report)
 
 
-@main.command()
-@click.option(
-    "--observations-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("var/observations"),
-    envvar="RECURVE_OBSERVATIONS_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Where the service logs observations.",
-)
-@click.option("--keep-days", type=click.FloatRange(min=0), help="Drop days older than that.  [default: none is]")
-@click.option("--keep-bytes", type=click.IntRange(min=0), help="Drop the oldest days beyond so many bytes of Parquet.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def compact(observations_dir: Path, keep_days: float | None, keep_bytes: int | None, as_json: bool) -> None:
-    """Bring what the service logged into Parquet, by model and day.
-
-    Journals that are complete, and those left by killed workers, are read and deleted; a row that is there already is
-    not added again. It may be stopped or killed at any moment and simply run again.
-
-    \b
-    python -m training compact --keep-days 90
-    python -m training compact --observations-dir /srv/observations --json
-    """
-    import json
-
-    from rich.console import Console
-
-    from training.compact import compact as run
-    from training.progress import bar
-
-    console = Console(stderr=as_json)
-    with bar(console, "compact") as advance:
-        done = run(observations_dir, keep_days=keep_days, keep_bytes=keep_bytes, advance=advance)
-    if as_json:
-        click.echo(json.dumps(done.as_dict()))
-        return
-    said = f"{done.journals} journals: {done.rows} new rows, {done.duplicates} there already"
-    if done.torn or done.undeclared:
-        said += f"; {done.torn} torn places of {done.torn_bytes} bytes, {done.undeclared} blocks of unknown models"
-    if done.damaged:
-        said += f"; no journals, set aside: {', '.join(done.damaged)}"
-    if done.dropped_days:
-        said += f"; dropped {', '.join(done.dropped_days)}"
-    console.print(f"{said}; {done.bytes} bytes of Parquet", highlight=False, soft_wrap=True)
-
-
-def _of_the_input(error: ValueError) -> str:
-    """What is wrong with what the user gave; any other ValueError is a bug and is raised again."""
-    from pydantic import ValidationError
-
-    from training.batch import SourceInvalid
-    from training.job import JobInvalid, problems
-    from training.windows import TooShort
-
-    if isinstance(error, ValidationError):
-        return f"{error.title.lower()} can't be used: {'; '.join(problems(error))}"
-    if not isinstance(error, JobInvalid | SourceInvalid | TooShort):
-        raise error
-    return str(error)
-
-
 def _named(text: str) -> tuple[str, str]:
     name, _, unit = text.partition(":")
     if not 1 <= len(name.strip()) <= 64:
@@ -327,6 +232,7 @@ def _print_published(console: Any, name: str, version: int, folder: Path, report
         console.print(f"Report: {report}", highlight=False, soft_wrap=True)
 
 
+main.add_command(compact)
 main.add_command(retrain)
 main.add_command(schedule)
 
