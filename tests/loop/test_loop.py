@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 from models.drift import read_drift
@@ -59,6 +60,7 @@ on_drift = true
 )
 
 
+@pytest.mark.timeout(1200)
 def test_a_change_is_noticed_learnt_proven_and_served_without_a_failed_request(tmp_path):
     models, observed = tmp_path / "models", tmp_path / "observations"
     (tmp_path / "history.csv").write_text(history(SEED, rows=1500, series=4))
@@ -105,7 +107,7 @@ def test_a_change_is_noticed_learnt_proven_and_served_without_a_failed_request(t
 
     calm = crowd.between(CALM_S / 2, CALM_S)
     lost = crowd.between(moments["drift is noticed"], moments["a candidate is in the shadow"])
-    after = crowd.between(moments["it is promoted"] + 3, crowd.now())
+    after = crowd.between(moments["it is promoted"] + 5, crowd.now())
     assert (calm.versions, lost.versions, after.versions) == ({1}, {1}, {2})
     assert skill(after) > skill(lost) + 0.2
     assert rmse(after) < 2 * NOISE < rmse(lost)
