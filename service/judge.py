@@ -8,8 +8,6 @@ two at once, leave nothing that the next look does not set right.
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,11 +24,11 @@ from service.core.registry import Registry
 from service.core.requests import Answer, PredictRequest
 from service.core.trial import Trial, series_of, summary_of, trial_of, wealth
 from service.core.types import ClientKey
+from service.looking import Looking
 from service.minutes import MinuteSums
 
 logger = logging.getLogger("recurve.judge")
 
-LOOK_S = 15.0  # between two looks at whether one is due
 MOST_EARLIER = 10  # trials of one version that are remembered
 HOUR_S = 3600.0
 
@@ -79,7 +77,7 @@ class PairedSums:
             self._sums.add(key.model, series_of(paired.fingerprint), (paired.steps, paired.sum))
 
 
-class Judge:
+class Judge(Looking):
     """Looks at the trials about every minute, unless another process does. Trouble with the store or the repository
     puts a look off; what is served goes on."""
 
@@ -94,6 +92,7 @@ class Judge:
         observer: ObservesTrials,
         terms: Terms | None = None,
     ) -> None:
+        super().__init__("recurve-judge", "a look at the trials failed", sums.minute_s)
         self._registry = registry
         self._repository = repository
         self._labels = labels
@@ -103,27 +102,6 @@ class Judge:
         self._observer = observer
         self._terms = terms or Terms()
         self._told: dict[str, str] = {}  # by model, the trouble that was logged last
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin the thread."""
-        self._thread = threading.Thread(target=self._run, name="recurve-judge", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after the model it is at; another process may go on at once."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        look_s = min(LOOK_S, self._sums.minute_s / 4)
-        while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            try:
-                self.look()
-            except Exception:  # the thread's outermost handler: the next look may fare better
-                logger.exception("a look at the trials failed")
 
     def look(self) -> bool:
         """Look at every trial if that is due and nobody else is at it; True if all were looked at."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
-import threading
 import time
 from typing import Protocol
 
 from service.core.errors import RecurveError, StoreUnavailable
 from service.core.lease import Lease
 from service.core.sweep import Sweep, Swept
+from service.looking import Looking
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 15.0  # between two looks at whether a sweep is due
 SHARE = 0.1  # of the time, at most, a sweep is at work
 PAUSE_S, LONGEST_PAUSE_S = 0.002, 10.0  # between two slices; longer ones would outlast the lease
 
@@ -31,36 +29,16 @@ class ObservesSweeps(Protocol):
         ...
 
 
-class Sweeper:
+class Sweeper(Looking):
     """Sweeps about every `every_s`, unless another process does. Trouble with the store breaks a sweep off: the next
     one begins anew."""
 
     def __init__(self, sweep: Sweep, lease: Lease, observer: ObservesSweeps, every_s: float) -> None:
+        super().__init__("recurve-sweeper", "a sweep failed", every_s)
         self._sweep = sweep
         self._lease = lease
         self._observer = observer
         self._every_s = every_s
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin the thread."""
-        self._thread = threading.Thread(target=self._run, name="recurve-sweeper", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after the slice it is at; another process may go on at once."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        look_s = min(LOOK_S, self._every_s / 4)
-        while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            try:
-                self.look()
-            except Exception:  # the thread's outermost handler: the next look may fare better
-                logger.exception("a sweep failed")
 
     def look(self) -> bool:
         """Sweep if a sweep is due and nobody else is at it; True if the whole store was swept."""

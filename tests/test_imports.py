@@ -32,7 +32,9 @@ RULES: dict[str, set[str]] = {
         "service.sessions", "service.tally", "service.timing", "service.trials",
     },
     # Drift of live errors. The detector's library is heavy: its process alone imports it.
-    "service/drift": {"models", "service.core", "service.drift.apart", "service.drift.history", "service.live"},
+    "service/drift": {
+        "models", "service.core", "service.drift.apart", "service.drift.history", "service.live", "service.looking",
+    },
     "service/drift/detector.py": {"river"},
     "service/drift/__main__.py": {"service.drift.detector"},
     "service/drift/metrics.py": {"prometheus_client"},
@@ -44,11 +46,12 @@ RULES: dict[str, set[str]] = {
     "service/tally.py": {"prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},
     # A thread around the core's sweep.
-    "service/sweeper.py": {"service.core"},
+    "service/looking.py": set(),
+    "service/sweeper.py": {"service.core", "service.looking"},
     # Sums of all processes' requests, in the store.
     "service/minutes.py": {"service.core"},
     # A thread around the core's trials; their evidence and their verdicts' effect are the repository's.
-    "service/judge.py": {"models", "service.core", "service.minutes"},
+    "service/judge.py": {"models", "service.core", "service.looking", "service.minutes"},
     "service/trials.py": {"prometheus_client", "service.tally"},
     # The environment is read here, and nothing of ours is needed for it.
     "service/settings.py": {"pydantic"},

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +20,10 @@ from service.core.registry import Registry
 from service.drift.apart import Changes, DetectorApart, DetectorFailed, Shares
 from service.drift.history import MOST, Change, ErrorMinute, History, decode, encode, place, ratio
 from service.live import SERIES
+from service.looking import Looking
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 15.0  # between two looks at whether it is time
 ENOUGH = 30  # minutes, before a process is started for them
 WORSE = 1.05  # a smaller growth of the errors is none to retrain for
 
@@ -46,7 +44,7 @@ class ObservesDrift(Protocol):
         ...
 
 
-class DriftWatch:
+class DriftWatch(Looking):
     """Looks about every `every_s` whether live errors of served versions have changed, unless another process does.
 
     A change for the worse is counted, logged and noted in the model's folder of the repository, once. Histories are in
@@ -64,6 +62,7 @@ class DriftWatch:
         every_s: float,
         detect: Callable[[Shares], Changes] | None = None,
     ) -> None:
+        super().__init__("recurve-drift", "a look at the live errors failed", every_s)
         self._registry = registry
         self._store = store
         self._sums = sums
@@ -73,28 +72,12 @@ class DriftWatch:
         self._every_s = every_s
         self._apart = DetectorApart()
         self._detect = self._apart if detect is None else detect
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin the thread."""
-        self._thread = threading.Thread(target=self._run, name="recurve-drift", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
         """End the thread; a look under way is broken off, another process takes it up."""
         self._stopped.set()
         self._apart.stop()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        look_s = min(LOOK_S, self._every_s / 4)
-        while not self._stopped.wait(look_s * random.uniform(0.5, 1.0)):
-            try:
-                self.look()
-            except Exception:  # the thread's outermost handler: the next look may fare better
-                logger.exception("a look at the live errors failed")
+        super().stop()
 
     def look(self) -> bool:
         """Look at every model if it is time and nobody else is at it; True if it was done."""
