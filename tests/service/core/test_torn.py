@@ -8,7 +8,7 @@ import pytest
 from service.core import quarantine
 from service.core.errors import ClientNotFound
 from service.core.record import MAGIC, decode, encode
-from service.core.sealed import checksum
+from service.core.sealed import quick_checksum
 from service.core.types import ClientKey
 from tests.desk import Desk, request
 from tests.fakes import LeakyIntegrator, make_spec, serve
@@ -81,7 +81,7 @@ def test_what_another_program_may_have_left_is_corrupt(torn_desk):
 
 
 def sealed(key, body):
-    return MAGIC + checksum(key, body) + body
+    return MAGIC + quick_checksum(key, body) + body
 
 
 def test_a_header_that_promises_what_is_not_there_is_corrupt_even_where_the_checksum_holds(torn_desk):
