@@ -110,7 +110,8 @@ class Progress:
 
     def mark(self, live: LiveErrors, told: Told, x: FloatArray, *, first: bool) -> LiveErrors:
         """Hold the observation ``x`` (F,) against what was told of it; the live errors after it."""
-        after, marks, stretch, anomaly = score(live, self.spec, told, x, self.last_row(), self.stretch)
+        seen, before = x.tolist(), self.last_row().tolist()
+        after, marks, stretch, anomaly = score(live, self.spec, *told.plain(), seen, before, self.stretch)
         if first and anomaly is not None:
             self.anomaly = np.array(anomaly, np.float32)
         if told.own:

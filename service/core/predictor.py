@@ -11,6 +11,7 @@ import numpy as np
 
 from service.core import order, standing, transition
 from service.core.capacity import Capacity
+from service.core.carry import Carried, Carrier
 from service.core.checks import check_request
 from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
 from service.core.lifetime import idle_ttl_s
@@ -72,6 +73,7 @@ class Predictor:
         self._locks = StripedLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
+        self._carriers: dict[str, tuple[ServedModel, Carrier | None]] = {}
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Absorb the request's observations, all or none, and predict what comes next.
@@ -85,11 +87,15 @@ class Predictor:
         digest = order.digest_of(request)
 
         def attempt() -> Answer | None:
-            stored, record = self._records.load(key, model.labelled().spec)
-            swept = False
+            stored, swept = self._records.find(key), False
+            record: Record | str | None
             if stored is None:
                 record = self._buried(key, model.labelled().spec)
                 swept = record is not None
+            elif (carried := self._carry(model, key, stored, request, digest)) is not None:
+                return carried.answer if self._records.put(key, stored, carried.blob) else None
+            else:
+                record = self._records.read(key, stored, model.labelled().spec)
             if not isinstance(record, Record):
                 if stored is None:
                     self._capacity.check(key.tenant, key.model)
@@ -229,6 +235,20 @@ class Predictor:
             level=last.level or None,
             replayed=True,
         )
+
+    def _carry(
+        self, model: ServedModel, key: ClientKey, stored: Stored, request: PredictRequest, digest: bytes
+    ) -> Carried | None:
+        """The request as a common step, None if it is none."""
+        known = self._carriers.get(model.name)
+        if known is None or known[0] is not model:
+            known = model, Carrier.of(model, adaptive=self._limits.adaptive_intervals)
+            self._carriers[model.name] = known
+        _, carrier = known
+        if carrier is None:
+            return None
+        ttl_s = idle_ttl_s(self._limits.idle_ttl_s, model.labelled().spec)
+        return carrier.step(key, stored.blob, request, digest, self._clock(), ttl_s)
 
     # -- small things -------------------------------------------------------------------------------------------
 

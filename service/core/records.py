@@ -30,20 +30,29 @@ class Records:
     def load(self, key: ClientKey, spec: ModelSpec) -> tuple[Stored | None, Record | str | None]:
         """What is stored, and the record in it: None if there is none, "corrupt" if it can't be used under `spec`."""
         stored = self._store.load(key)
-        if stored is None:
-            return None, None
+        return (None, None) if stored is None else (stored, self.read(key, stored, spec))
+
+    def find(self, key: ClientKey) -> Stored | None:
+        """What is stored, as it is."""
+        return self._store.load(key)
+
+    def read(self, key: ClientKey, stored: Stored, spec: ModelSpec) -> Record | str:
+        """The record in what is stored; "corrupt" if it can't be used under `spec`."""
         try:
             record = decode(key, stored.blob)
             _check_fits(record, spec)
-            return stored, record
+            return record
         except RecordCorrupt as exc:
             self._set_aside(key, stored, exc)
-            return stored, CORRUPT
+            return CORRUPT
 
     def save(self, key: ClientKey, stored: Stored | None, record: Record) -> bool:
         """Replace what was `stored` by `record`; False if another writer did so first."""
-        old = None if stored is None else stored.nonce
-        return self._store.save(key, old, self._nonce(), encode(key, record))
+        return self.put(key, stored, encode(key, record))
+
+    def put(self, key: ClientKey, stored: Stored | None, blob: bytes) -> bool:
+        """`save`, of a record in bytes."""
+        return self._store.save(key, None if stored is None else stored.nonce, self._nonce(), blob)
 
     def delete(self, key: ClientKey) -> bool:
         """Delete the client's record alone; True if it was there."""

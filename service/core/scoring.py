@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ class Told(NamedTuple):
     interval: FloatArray | None
     own: bool = True
 
+    def plain(self) -> tuple[list[float], list[float] | None]:
+        """The points, and the ends of the intervals in turn, as `score` takes them."""
+        return self.point.tolist(), None if self.interval is None else self.interval.ravel().tolist()
+
 
 class Scored(NamedTuple):
     """What an observation's mark comes to.
@@ -54,15 +59,18 @@ class Scored(NamedTuple):
 def score(
     live: LiveErrors,
     spec: ModelSpec,
-    told: Told,
-    x: FloatArray,
-    naive: FloatArray,
+    points: Sequence[float],
+    ends: Sequence[float] | None,
+    seen: Sequence[float],
+    before: Sequence[float],
     stretch: tuple[float, ...] | None = None,
 ) -> Scored:
-    """Observation ``x`` (F,) held against what was told; ``naive`` (F,) is the one before it, the forecast to beat.
+    """Observation `seen` (F numbers) held against what was told of it; `before` is the one before it, the forecast to
+    beat.
 
-    A target that no feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's
-    errors before this one. What is summed up is an error of _MOST_ERROR at most, and so for the naive one.
+    `points`: the K point forecasts; `ends`: lower and upper bound of each in turn, None without. A target that no
+    feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's errors before
+    this one. What is summed up is an error of _MOST_ERROR at most, and so for the naive one.
 
     `stretch` (see Track) follows the client's misses: a little narrower after each hit, by as much more wider after a
     miss as a miss is rarer. It is adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it
@@ -76,17 +84,15 @@ def score(
     marks: list[float] = []
     known, anomaly = live.scored >= ANOMALY_AFTER, []
     adapted, alpha = None if stretch is None or spec.level is None else list(stretch), 1.0 - (spec.level or 0.0)
-    seen, before = x.tolist(), naive.tolist()
-    interval = None if told.interval is None else told.interval.tolist()
     at = 0
-    for k, (feature, predicted) in enumerate(zip(spec.observed.tolist(), told.point.tolist(), strict=True)):
+    for k, ((feature, scale), predicted) in enumerate(zip(spec.marked, points, strict=True)):
         if feature < 0:
             marks += _UNMARKED
             anomaly.append(math.nan)
             at += LIVE_SUMS
             continue
         value = seen[feature]
-        absolute, step, scale = abs(value - predicted), abs(value - before[feature]), spec.targets[k].scale
+        absolute, step = abs(value - predicted), abs(value - before[feature])
         if known:
             usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * scale
             ratio = absolute / (usual if usual > least else least)
@@ -98,10 +104,9 @@ def score(
         sums[at + 1] += squared
         sums[at + 2] += naive_squared
         covered = bounded = 0.0
-        if interval is not None:
-            lower, upper = interval[k]
+        if ends is not None:
             bounded = 1.0
-            if lower <= value <= upper:
+            if ends[2 * k] <= value <= ends[2 * k + 1]:
                 covered = 1.0
                 sums[at + 3] += 1.0
             if adapted is not None:

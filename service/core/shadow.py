@@ -239,7 +239,8 @@ def _adapt(progress: Progress, x: FloatArray) -> None:
     """Stretch the shadow's intervals by whether ``x`` (F,) lies within the one standing, as the served one's are."""
     if progress.stretch is not None and (told := progress.told()) is not None:
         nothing = no_errors(len(progress.spec.targets))
-        progress.stretch = score(nothing, progress.spec, told, x, x, progress.stretch).stretch
+        seen = x.tolist()
+        progress.stretch = score(nothing, progress.spec, *told.plain(), seen, seen, progress.stretch).stretch
 
 
 def _is_sound(progress: Progress) -> bool:

@@ -70,7 +70,7 @@ class ModelSpec:
     that bound the interval at `level`, None for a model without quantiles. ``feedback`` (F,) int: for each
     feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
     target, the feature that observes it, -1 if none does. `limits`: for each target the least and the most that can
-    be observed; empty where nothing is known of it.
+    be observed; empty where nothing is known of it. `marked`: for each target that feature and its `scale`, plain.
     """
 
     name: str
@@ -90,6 +90,11 @@ class ModelSpec:
     feedback: NDArray[np.intp] | None = field(default=None)
     observed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     limits: tuple[tuple[float, float], ...] = ()
+    marked: tuple[tuple[int, float], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        scales = (target.scale for target in self.targets)
+        object.__setattr__(self, "marked", tuple(zip(self.observed.tolist(), scales, strict=False)))
 
     @property
     def columns(self) -> int:
