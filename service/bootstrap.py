@@ -85,7 +85,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     store = metrics.time_store(open_store(settings.state_url))
     registry = Registry()
     sums = MinuteSums(store, clock, settings.minute_s)
-    metrics.live.adds = sums.add
+    metrics.live.minutes(sums)
 
     def opened(bundle: Path, spec: ModelSpec) -> Engine:
         return open_engine(bundle, spec, settings.engine)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
 from service.core.requests import MARKS, Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
+from service.minutes import MinuteSums
 from service.tally import Tally, drained
 
 COUNTERS = (  # in the order of `Marks.sums`
@@ -22,22 +22,27 @@ COUNTERS = (  # in the order of `Marks.sums`
 SERIES = "live:"  # followed by the version: the minute sums' name
 _LEAST = 1e-120  # of what is divided by: a scale whose square is no number above zero
 
-Adds = Callable[[str, str, Sequence[float]], None]
-
 
 class LiveErrorSums:
     """A witness of predicts. Marks wait until the tally settles, to be added to the counters.
 
-    To the minute's sums of the version they are added at once, by `adds`, as (observations scored, squared error, naive
-    squared error). Errors there are in units of each target's scale, so that those of several targets can be added.
+    To the minute's sums of the version, if there are any to add to (`minutes`), they are added before those are
+    written, as (observations scored, squared error, naive squared error). Errors there are in units of each target's
+    scale, so that those of several targets can be added.
     """
 
     def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
         labels = ["model", "version", "target"]
         self._counters = [Counter(name, said, labels, registry=registry) for name, said in COUNTERS]
         self._waiting: deque[tuple[ModelSpec, tuple[float, ...]]] = deque()
-        self.adds: Adds | None = None
+        self._by_time: deque[tuple[float, ModelSpec, tuple[float, ...]]] = deque()
+        self._minutes: MinuteSums | None = None
         tally.settles(self.settle)
+
+    def minutes(self, sums: MinuteSums) -> None:
+        """Add to these minutes' sums from now on."""
+        self._minutes = sums
+        sums.gathers.append(self._add_up)
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness."""
@@ -45,16 +50,8 @@ class LiveErrorSums:
             return
         spec, sums = answer.spec, answer.marks.sums
         self._waiting.append((spec, sums))
-        if self.adds is not None:
-            scored = squared = naive_squared = 0.0
-            at = 0
-            for target in spec.targets:
-                square = max(target.scale * target.scale, _LEAST)
-                scored += sums[at]
-                squared += sums[at + 2] / square
-                naive_squared += sums[at + 3] / square
-                at += MARKS
-            self.adds(spec.name, f"{SERIES}{spec.version}", (scored, squared, naive_squared))
+        if self._minutes is not None:
+            self._by_time.append((self._minutes.clock(), spec, sums))
 
     def settle(self) -> None:
         """Add up what waits."""
@@ -67,6 +64,22 @@ class LiveErrorSums:
                 total[i] += amount
         for known, spec in specs.items():
             self._count(spec, totals[known])
+
+    def _add_up(self) -> None:
+        """Hand over to the minutes what waits for them."""
+        if self._minutes is None:
+            return
+        for moment, spec, sums in drained(self._by_time):
+            scored = squared = naive_squared = 0.0
+            at = 0
+            for target in spec.targets:
+                square = max(target.scale * target.scale, _LEAST)
+                scored += sums[at]
+                squared += sums[at + 2] / square
+                naive_squared += sums[at + 3] / square
+                at += MARKS
+            values = scored, squared, naive_squared
+            self._minutes.add_at(moment, spec.name, f"{SERIES}{spec.version}", values)
 
     def _count(self, spec: ModelSpec, total: list[float]) -> None:
         for k, target in enumerate(spec.targets):

@@ -12,7 +12,7 @@ import math
 import secrets
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.core import minutes
 from service.core.errors import RecordCorrupt, StoreUnavailable
@@ -35,9 +35,10 @@ class MinuteSums:
 
     def __init__(self, store: StateStore, clock: Clock, minute_s: float = 60.0) -> None:
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self.minute_s = minute_s
         self._flush_s = min(FLUSH_S, minute_s / 10)
+        self.gathers: list[Callable[[], None]] = []  # called first: who has more to add
         self._added: deque[tuple[float, str, str, Sequence[float]]] = deque()
         self._open: dict[tuple[str, str, float], _Row] = {}
         self._flushing = threading.Lock()
@@ -46,7 +47,11 @@ class MinuteSums:
 
     def add(self, model: str, series: str, values: Sequence[float]) -> None:
         """Add `values`, one by one, to the sums of this minute. They may not be changed afterwards."""
-        self._added.append((self._clock(), model, series, values))
+        self.add_at(self.clock(), model, series, values)
+
+    def add_at(self, moment: float, model: str, series: str, values: Sequence[float]) -> None:
+        """`add`, to the sums of the minute that `moment` lies in."""
+        self._added.append((moment, model, series, values))
 
     @property
     def margin_s(self) -> float:
@@ -59,7 +64,7 @@ class MinuteSums:
         What is added to a minute later still (by a process cut off from the store) shows when it is asked for again.
         Minutes are deleted after a day (`core/sweep.py`). Raises what the store raises.
         """
-        latest = self._clock() - self.minute_s - self.margin_s
+        latest = self.clock() - self.minute_s - self.margin_s
         starts: set[float | None] = set()
         cursor: str | None = None
         while True:
@@ -83,6 +88,8 @@ class MinuteSums:
     def flush(self) -> bool:
         """Write what was added since; False if some of it is left for the next time."""
         with self._flushing:
+            for gather in self.gathers:
+                gather()
             self._add_up()
             try:
                 for (model, series, start), row in self._open.items():
@@ -139,7 +146,7 @@ class MinuteSums:
 
     def _let_go(self) -> None:
         """Forget rows that are written and no longer added to, and the oldest where too many wait for the store."""
-        latest = self._clock() - self.minute_s - self.margin_s
+        latest = self.clock() - self.minute_s - self.margin_s
         for key in [key for key, row in self._open.items() if not row.changed and key[2] <= latest]:
             del self._open[key]
         if len(self._open) > MOST_KEPT:

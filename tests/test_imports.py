@@ -38,7 +38,7 @@ RULES: dict[str, set[str]] = {
     "service/drift/detector.py": {"river"},
     "service/drift/__main__.py": {"service.drift.detector"},
     "service/drift/metrics.py": {"prometheus_client"},
-    "service/live.py": {"prometheus_client", "service.core", "service.tally"},
+    "service/live.py": {"prometheus_client", "service.core", "service.minutes", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/logged.py": {"prometheus_client"},
     # What is observed, logged in the journals' format, which training reads.

@@ -66,7 +66,8 @@ def decode(kind: type[M], data: bytes, spec: ModelSpec, most: int) -> M:
     A body with many more values than `most` observations of the model have is refused before it is parsed: 16 MB of
     `{},{},` would become 600 MB of objects only to be counted.
     """
-    if _marks(data) > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
+    few = len(data) <= _MARKS_ELSE  # bytes: there can't be more marks
+    if not few and _marks(data) > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
         raise InvalidInput("observations", f"are more than {most}, the most that one request takes")
     return _parse(kind, data)
 
@@ -124,6 +125,7 @@ def predict_request(
         idempotency_key=idempotency_key,
         gap=getattr(body, "gap", None),
         horizon=getattr(body, "horizon", 1),
+        checked=spec,
     )
 
 

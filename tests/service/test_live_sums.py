@@ -6,6 +6,7 @@ import pytest
 from service.core.predictor import Limits
 from service.core.types import TargetSpec
 from service.metrics import Metrics
+from service.minutes import MinuteSums
 from service.sessions import CountedPredictor
 from tests.desk import Desk
 from tests.fakes import LeakyIntegrator, make_spec, serve
@@ -100,9 +101,12 @@ def test_targets_are_counted_each_and_one_that_nothing_observes_not_at_all(metri
 
 
 def test_the_minutes_of_a_version_get_its_errors_in_units_of_scale(metrics):
-    added = []
-    metrics.live.adds = lambda *args: added.append(args)
     desk = counted(metrics, targets=(TargetSpec("a", "u", 2.0),))
+    minutes = MinuteSums(desk.store, desk.clock)
+    metrics.live.minutes(minutes)
     desk.send(0.0)
     desk.send(4.0, 2.0)
-    assert added == [("toy", "live:1", (2.0, 16.0 / 4, (16.0 + 4.0) / 4))]
+    assert minutes.flush()
+    desk.clock.now += 120.0
+    (minute,) = minutes.closed("toy", "live:1")
+    assert minute.values == (2.0, 16.0 / 4, (16.0 + 4.0) / 4)
