@@ -99,12 +99,9 @@ class Metrics:
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
         self._tally.timed(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
-        if answer is None:
-            if route == PREDICT_ROUTE:
-                self._tally.counted(self._predicts, "", "", status).inc()
-            return
         if route == PREDICT_ROUTE:
-            self._tally.counted(self._predicts, answer.spec.name, answer.version, status).inc()
+            model, version = ("", "") if answer is None else (answer.spec.name, answer.version)
+            self._tally.counted(self._predicts, model, version, status).add(1.0)
 
     def start(self) -> None:
         """Settle the counts of this process every half second, until `stop`."""

@@ -6,6 +6,7 @@ Answers are counted at the predictor, whatever the protocol or the call that bro
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -19,12 +20,15 @@ from service.core.sweep import Swept
 from service.core.types import ClientKey
 from service.tally import Tally
 
+Adds = Callable[[float], None]
+
 
 class Sessions:
     """The instruments, on `registry`, tallied by `tally`."""
 
     def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
         self._tally = tally
+        self._usual: dict[tuple[str, int, str, str | None], tuple[Adds, Adds]] = {}
         self._observations = Counter(
             "recurve_observations", "Observations absorbed.", ["model", "version"], registry=registry
         )
@@ -79,10 +83,17 @@ class Sessions:
         if answer.replayed:
             self._tally.counted(self._states, name, "replayed", "").inc()
             return
-        self._tally.counted(self._states, name, state.status, state.reason or "").inc()
-        self._tally.counted(self._observations, name, answer.version).inc(observations)
+        usual = name, answer.version, state.status, state.reason
+        counters = self._usual.get(usual)
+        if counters is None:
+            states = self._tally.counted(self._states, name, state.status, state.reason or "")
+            counters = states.add, self._tally.counted(self._observations, name, answer.version).add
+            self._usual[usual] = counters
+        add_state, add_observations = counters
+        add_state(1.0)
+        add_observations(observations)
         if state.filled:
-            self._tally.counted(self._filled, name).inc(state.filled)
+            self._tally.counted(self._filled, name).add(state.filled)
 
     def observe_refusal(self, model: str, error: RecurveError) -> None:
         """Count a refusal that is about the client's place or room; what is wrong by itself is not."""
@@ -99,10 +110,10 @@ class Sessions:
         """A sweep has ended; `done`: it went through the whole store, and what it saw is the whole picture."""
         self._tally.counted(self._sweeps, "done" if done else "broken_off").inc()
         for model, clients in swept.buried.items():
-            self._tally.counted(self._swept, model).inc(clients)
+            self._tally.counted(self._swept, model).add(clients)
         for kind in ("tombstones", "quarantined", "minutes"):
             dropped: int = getattr(swept, f"{kind}_dropped")
-            self._tally.counted(self._dropped, kind.removesuffix("s")).inc(dropped)
+            self._tally.counted(self._dropped, kind.removesuffix("s")).add(dropped)
         if done:
             for model, clients in swept.active.items():
                 self._active.labels(model).set(clients)

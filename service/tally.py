@@ -29,10 +29,11 @@ class TalliedCounter:
     def __init__(self, child: Counter) -> None:
         self._child = child
         self._pending: deque[float] = deque()
+        self.add = self._pending.append  # a number, at the next settling: the append itself, no function around it
 
-    def inc(self, amount: float = 1.0) -> None:
-        """Add `amount`, at the next settling."""
-        self._pending.append(amount)
+    def inc(self) -> None:
+        """Add one, at the next settling."""
+        self.add(1.0)
 
     def settle(self) -> None:
         """Add up what waits."""
@@ -51,10 +52,7 @@ class TalliedHistogram:
         self._child = child
         self._bounds: list[float] = list(child._upper_bounds)
         self._pending: deque[float] = deque()
-
-    def observe(self, value: float) -> None:
-        """Observe `value`, at the next settling."""
-        self._pending.append(value)
+        self.observe = self._pending.append  # a value, at the next settling
 
     def settle(self) -> None:
         """Sort what waits into the buckets."""

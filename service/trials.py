@@ -34,7 +34,7 @@ class Trials:
 
     def observe_trial(self, model: str, version: int, steps: int, better: float, worse: float) -> None:
         """See ObservesTrials."""
-        self._tally.counted(self._steps, model, version).inc(steps)
+        self._tally.counted(self._steps, model, version).add(steps)
         self._wealth.labels(model, version, "better").set(better)
         self._wealth.labels(model, version, "worse").set(worse)
 

@@ -46,10 +46,11 @@ class Carried(NamedTuple):
 
 
 class Carrier:
-    """Common steps of one model as it is served now."""
+    """Common steps of one model as it is served now, of clients that idle for `ttl_s` at most."""
 
-    def __init__(self, model: ServedModel, *, adaptive: bool) -> None:
+    def __init__(self, model: ServedModel, ttl_s: float, *, adaptive: bool) -> None:
         self.model = model
+        self._ttl_s = ttl_s
         self._served = served = model.labelled()
         self._spec = spec = served.spec
         self._adaptive = adaptive
@@ -66,16 +67,14 @@ class Carrier:
         self._observes_all = spec.observed.tolist() == list(range(self._features)) and self._targets == self._features
 
     @staticmethod
-    def of(model: ServedModel, *, adaptive: bool) -> Carrier | None:
+    def of(model: ServedModel, ttl_s: float, *, adaptive: bool) -> Carrier | None:
         """A model's carrier; None while its clients are shadowed: that is the long way."""
-        return None if model.shadow_of(model.labelled(), STABLE) else Carrier(model, adaptive=adaptive)
+        return None if model.shadow_of(model.labelled(), STABLE) else Carrier(model, ttl_s, adaptive=adaptive)
 
-    def step(
-        self, key: ClientKey, blob: bytes, request: PredictRequest, digest: bytes, now: float, ttl_s: float
-    ) -> Carried | None:
-        """What the request makes of the record in `blob`; None unless all is as usual.
+    def step(self, key: ClientKey, blob: bytes, request: PredictRequest, digest: bytes, now: float) -> Carried | None:
+        """What the request, which is checked, makes of the record in `blob`; None unless all is as usual.
 
-        The request is checked. `digest` is its own, `now` the time, `ttl_s` for how long a client may idle.
+        `digest` is the request's own, `now` the time.
         """
         if len(request.observations) != 1 or request.horizon != 1 or len(blob) < HEADER.size or blob[:4] != MAGIC:
             return None
@@ -102,7 +101,7 @@ class Carrier:
             and told_rows
             and 0 < rows <= self.model.context_rows
             and len(blob) == live_at + self._live.size
-            and now - touched <= ttl_s
+            and now - touched <= self._ttl_s
             and request.step in (None, step + 1)
             and (times is None or self._follows(times[0], last_time))
             and seal == quick_checksum(key, memoryview(blob)[SEAL_SIZE:])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 LONG_STEPS = 64  # more steps of a model than this are long work: at 10 to 20 us each, about a millisecond
 
@@ -19,15 +17,20 @@ class WouldWait(BaseException):
 _thread = threading.local()
 
 
-@contextmanager
-def hurried(yes: bool = True) -> Iterator[None]:
+class hurried:  # noqa: N801  # used as a function is
     """Within, this thread's calls give way instead of waiting; or with `yes` False wait all the same."""
-    before = is_hurried()
-    _thread.hurried = yes
-    try:
-        yield
-    finally:
-        _thread.hurried = before
+
+    __slots__ = ("_before", "_yes")
+
+    def __init__(self, yes: bool = True) -> None:
+        self._yes = yes
+
+    def __enter__(self) -> None:
+        self._before = is_hurried()
+        _thread.hurried = self._yes
+
+    def __exit__(self, *_: object) -> None:
+        _thread.hurried = self._before
 
 
 def is_hurried() -> bool:

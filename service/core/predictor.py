@@ -83,23 +83,24 @@ class Predictor:
         """
         model = self.registry.model(key.model)
         give_way(len(request.observations) * (1 + (CANDIDATE in model.labels)) + request.horizon)
-        check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
+        stable = model.labelled()
+        check_request(stable.spec, request, self._clock(), self._limits.max_horizon)
         digest = order.digest_of(request)
 
         def attempt() -> Answer | None:
             stored, swept = self._records.find(key), False
             record: Record | str | None
             if stored is None:
-                record = self._buried(key, model.labelled().spec)
+                record = self._buried(key, stable.spec)
                 swept = record is not None
             elif (carried := self._carry(model, key, stored, request, digest)) is not None:
                 return carried.answer if self._records.put(key, stored, carried.blob) else None
             else:
-                record = self._records.read(key, stored, model.labelled().spec)
+                record = self._records.read(key, stored, stable.spec)
             if not isinstance(record, Record):
                 if stored is None:
                     self._capacity.check(key.tenant, key.model)
-                turn = self._turn(model, model.labelled(), request, digest)
+                turn = self._turn(model, stable, request, digest)
                 return self._commit(key, stored, transition.begin(turn, record), request)
             current = self.registry.at_least(model, record.generation)
             served, fell_back = standing.version_for(current, record)
@@ -242,13 +243,14 @@ class Predictor:
         """The request as a common step, None if it is none."""
         known = self._carriers.get(model.name)
         if known is None or known[0] is not model:
-            known = model, Carrier.of(model, adaptive=self._limits.adaptive_intervals)
+            limits = self._limits
+            ttl_s = idle_ttl_s(limits.idle_ttl_s, model.labelled().spec)
+            known = model, Carrier.of(model, ttl_s, adaptive=limits.adaptive_intervals)
             self._carriers[model.name] = known
         _, carrier = known
         if carrier is None:
             return None
-        ttl_s = idle_ttl_s(self._limits.idle_ttl_s, model.labelled().spec)
-        return carrier.step(key, stored.blob, request, digest, self._clock(), ttl_s)
+        return carrier.step(key, stored.blob, request, digest, self._clock())
 
     # -- small things -------------------------------------------------------------------------------------------
 

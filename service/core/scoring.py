@@ -17,9 +17,7 @@ DECAY = 1.0 - 1.0 / WINDOW
 STRETCH = 0.05  # how far an interval's width moves at one observation, in the logarithm, times missed - its share
 STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as the model's own, or as narrow
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
-_LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
 _MOST_ANOMALY = 1e9
-_MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 _UNMARKED = (0.0,) * MARKS
 
 
@@ -70,7 +68,7 @@ def score(
 
     `points`: the K point forecasts; `ends`: lower and upper bound of each in turn, None without. A target that no
     feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's errors before
-    this one. What is summed up is an error of _MOST_ERROR at most, and so for the naive one.
+    this one. What is summed up is an error of MOST_ERROR at most, and so for the naive one.
 
     `stretch` (see Track) follows the client's misses: a little narrower after each hit, by as much more wider after a
     miss as a miss is rarer. It is adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it
@@ -80,41 +78,41 @@ def score(
 
     One loop over plain numbers: for a handful of targets that is ten times as fast as small arrays.
     """
-    sums = [DECAY * total for total in live.sums]
+    old, weight = live.sums, live.weight
+    sums: list[float] = []
     marks: list[float] = []
     known, anomaly = live.scored >= ANOMALY_AFTER, []
     adapted, alpha = None if stretch is None or spec.level is None else list(stretch), 1.0 - (spec.level or 0.0)
+    bounded = 0.0 if ends is None else 1.0
     at = 0
-    for k, ((feature, scale), predicted) in enumerate(zip(spec.marked, points, strict=True)):
+    for k, ((feature, most, least), predicted) in enumerate(zip(spec.marked, points, strict=True)):
+        was_absolute, was_squared, was_naive, was_covered = old[at : at + LIVE_SUMS]
+        at += LIVE_SUMS
         if feature < 0:
             marks += _UNMARKED
             anomaly.append(math.nan)
-            at += LIVE_SUMS
+            sums += (DECAY * was_absolute, DECAY * was_squared, DECAY * was_naive, DECAY * was_covered)
             continue
-        value = seen[feature]
+        value, covered = seen[feature], 0.0
         absolute, step = abs(value - predicted), abs(value - before[feature])
         if known:
-            usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * scale
+            usual = math.sqrt(was_squared / weight)
             ratio = absolute / (usual if usual > least else least)
             anomaly.append(ratio if ratio < _MOST_ANOMALY else _MOST_ANOMALY)
-        most = _MOST_ERROR * scale
         absolute, step = absolute if absolute < most else most, step if step < most else most
         squared, naive_squared = absolute * absolute, step * step
-        sums[at] += absolute
-        sums[at + 1] += squared
-        sums[at + 2] += naive_squared
-        covered = bounded = 0.0
         if ends is not None:
-            bounded = 1.0
             if ends[2 * k] <= value <= ends[2 * k + 1]:
                 covered = 1.0
-                sums[at + 3] += 1.0
             if adapted is not None:
                 log = adapted[k] + STRETCH * (1.0 - covered - alpha)
                 adapted[k] = log if -STRETCH_MOST < log < STRETCH_MOST else math.copysign(STRETCH_MOST, log)
+        sums += (
+            DECAY * was_absolute + absolute, DECAY * was_squared + squared,
+            DECAY * was_naive + naive_squared, DECAY * was_covered + covered,
+        )  # fmt: skip
         marks += (1.0, absolute, squared, naive_squared, covered, bounded)
-        at += LIVE_SUMS
-    after = LiveErrors(live.scored + 1, live.weight * DECAY + 1.0, tuple(sums))
+    after = LiveErrors(live.scored + 1, weight * DECAY + 1.0, tuple(sums))
     return Scored(after, marks, stretch if adapted is None else tuple(adapted), anomaly if known else None)
 
 

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+
+LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
+MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 GapPolicy = Literal["fill", "restart", "reject"]
 Status = Literal["started", "carried", "restarted", "rebuilt"]
 
@@ -70,7 +73,8 @@ class ModelSpec:
     that bound the interval at `level`, None for a model without quantiles. ``feedback`` (F,) int: for each
     feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
     target, the feature that observes it, -1 if none does. `limits`: for each target the least and the most that can
-    be observed; empty where nothing is known of it. `marked`: for each target that feature and its `scale`, plain.
+    be observed; empty where nothing is known of it. `marked`: for each target that feature, and how large an
+    error counts at most and at least.
     """
 
     name: str
@@ -90,11 +94,12 @@ class ModelSpec:
     feedback: NDArray[np.intp] | None = field(default=None)
     observed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     limits: tuple[tuple[float, float], ...] = ()
-    marked: tuple[tuple[int, float], ...] = field(init=False)
+    marked: tuple[tuple[int, float, float], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        scales = (target.scale for target in self.targets)
-        object.__setattr__(self, "marked", tuple(zip(self.observed.tolist(), scales, strict=False)))
+        errors = ((MOST_ERROR * target.scale, LEAST_ERROR * target.scale) for target in self.targets)
+        marked = ((feature, *both) for feature, both in zip(self.observed.tolist(), errors, strict=False))
+        object.__setattr__(self, "marked", tuple(marked))
 
     @property
     def columns(self) -> int:

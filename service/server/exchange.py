@@ -135,20 +135,15 @@ def answer(app: App, exchange: Exchange, close: bool) -> tuple[bytes, bool]:
 
 
 def _encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], body: bytes, close: bool) -> bytes:
-    lines = [f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {_date()}\r\n"]
-    sized = False
-    for name, value in headers:
-        lines.append(f"{name}: {value}\r\n")
-        sized = sized or name.lower() == "content-length"
+    head = "".join([f"{name}: {value}\r\n" for name, value in headers])
     bodiless = status.startswith(("1", "204", "304")) or exchange.environ["REQUEST_METHOD"] == "HEAD"
-    if not sized and not bodiless:
-        lines.append(f"Content-Length: {len(body)}\r\n")
+    if not bodiless and "content-length" not in [name.lower() for name, _ in headers]:
+        head += f"Content-Length: {len(body)}\r\n"
     if close:
-        lines.append("Connection: close\r\n")
+        head += "Connection: close\r\n"
     elif exchange.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-        lines.append("Connection: keep-alive\r\n")
-    lines.append("\r\n")
-    encoded = "".join(lines).encode("latin-1")
+        head += "Connection: keep-alive\r\n"
+    encoded = f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {_date()}\r\n{head}\r\n".encode("latin-1")
     return encoded if bodiless else encoded + body
 
 
