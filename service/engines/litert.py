@@ -43,6 +43,23 @@ class _Step:
         run.Invoke(graph)
         return run.GetTensor(self._y, graph), run.GetTensor(self._next, graph)
 
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Each row of ``x`` (T, F) in turn, in batches of one: ``y`` (T, K, W) and the state after the last, (1, S).
+
+        Tensors are copied in and out as in a step. Views of them would save a tenth, but a graph may have the runtime
+        move its tensors while it runs, and the exported ones have their `y` where it likes.
+        """
+        set_tensor, invoke, get_tensor = self._run.SetTensor, self._run.Invoke, self._run.GetTensor
+        at_x, at_state, at_y, at_next, graph = self._x, self._state, self._y, self._next, self._graph
+        ys = []
+        for row in x[:, None]:
+            set_tensor(at_x, row, graph)
+            set_tensor(at_state, state, graph)
+            invoke(graph)
+            ys.append(get_tensor(at_y, graph))
+            state = get_tensor(at_next, graph)
+        return np.concatenate(ys), state
+
 
 class _Gates:
     """One interpreter for the `gates` graph, any batch size. For one thread at a time."""
@@ -129,6 +146,14 @@ class LiteRTEngine:
         finally:
             self._chunk.give(run)
         return np.concatenate(ys), np.concatenate(states)
+
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Walks."""
+        single = self._single.take()
+        try:
+            return single.walk(x, state)
+        finally:
+            self._single.give(single)
 
     def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
         """See Engine."""
