@@ -13,7 +13,7 @@ from service.core.requests import PredictRequest
 from service.core.types import GapPolicy, ModelSpec
 from service.http.errors import MalformedBody
 from service.http.observations import observations_array
-from service.http.times import parse_time
+from service.http.times import parse_times
 
 STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
 
@@ -115,8 +115,7 @@ def predict_request(
     if raw_times is not None:
         if len(raw_times) != len(raw):
             raise InvalidInput("times", f"need one for each observation: {len(raw)}, got {len(raw_times)}")
-        names = time_fields if isinstance(time_fields, list) else [f"times[{i}]" for i in range(len(raw))]
-        times = tuple(parse_time(one, name) for one, name in zip(raw_times, names, strict=True))
+        times = parse_times(raw_times, time_fields)
     return PredictRequest(
         observations=observations,
         times=times,
