@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.bare import Taken, bare_series, bundle_of
 from benchmarks.bundle import NAME, sensor_repository, weather
 from benchmarks.load import Load, middle, press
-from benchmarks.servers import Server, cpu_ms, free_port, running, service
+from benchmarks.servers import Server, cpu_ms, free_port, resident_mb, running, service
 from service.core.absorb import rebuild
 from service.engines import open_engine
 
@@ -36,11 +36,15 @@ CONNECTIONS = 8
 
 
 def measure(models: Path, scratch: Path, seconds: int = 3, rounds: int = 3) -> dict[str, Any]:
-    """All of it as one JSON object: `history`, `rebuild` and `others`."""
-    with _one_worker(models, scratch, "priming") as server:
+    """All of it as one JSON object: `history`, `rebuild`, `others` and how large the worker is after it."""
+    port = free_port()
+    command = service(port, 1, models, scratch / "priming")
+    with running(command, port, "/readyz", scratch / "priming.log") as server:
         history = measure_history(models, server)
         others = measure_others(server, seconds, rounds)
-    return {"history": history, "rebuild": measure_rebuild(models), "others": others}
+        (worker,) = server.workers()
+        after_mb = resident_mb(worker)
+    return {"history": history, "rebuild": measure_rebuild(models), "others": others, "resident_mb": after_mb}
 
 
 def measure_history(models: Path, server: Server, observations: int = OBSERVATIONS) -> dict[str, float]:
@@ -80,7 +84,7 @@ def measure_others(server: Server, seconds: int, rounds: int) -> dict[str, Any]:
 
     `history_s`: how long such a history takes, `alone_s` without predicts beside it.
     """
-    body, alone_s = _body(LONG), 0.0
+    body = _body(LONG)
     loads: dict[str, list[Load]] = {"alone": [], "priming": []}
     alone_s = median(_prime(server, "long", body) / 1e3 for _ in range(2))
     took: list[float] = []
@@ -101,11 +105,6 @@ def measure_others(server: Server, seconds: int, rounds: int) -> dict[str, Any]:
             primer.join()
     seen: dict[str, Any] = {name: asdict(middle(runs)) for name, runs in loads.items()}
     return {"connections": CONNECTIONS, "observations": LONG, **seen, "history_s": median(took), "alone_s": alone_s}
-
-
-def _one_worker(models: Path, scratch: Path, name: str) -> Any:
-    port = free_port()
-    return running(service(port, 1, models, scratch / name), port, "/readyz", scratch / f"{name}.log")
 
 
 def _summary(name: str, turns: list[tuple[Taken, Taken]]) -> dict[str, float]:

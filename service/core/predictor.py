@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,8 @@ from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
 from service.core.writing import until_saved
+
+LONG_HISTORY = 1000  # observations; a shorter one is done within some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Predictor:
         self._locks = StripedLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
+        self._long_one = threading.Lock()
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Absorb the request's observations, all or none, and predict what comes next.
@@ -118,7 +123,8 @@ class Predictor:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
 
         `step` names the first observation (default 1). Priming twice with the same history ends in the same state. A
-        client that is pinned to a label stays so.
+        client that is pinned to a label stays so. Long histories take turns: each keeps a processor busy, and together
+        they would leave none for everybody else.
         """
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
@@ -131,7 +137,9 @@ class Predictor:
             if isinstance(record, Record):
                 current, label = self.registry.at_least(model, record.generation), record.label
                 served, _ = standing.version_for(current, record)
-            outcome = transition.prime(self._turn(current, served, request, b"", label), label)
+            turn = self._turn(current, served, request, b"", label)
+            with self._long_one if len(request.observations) > LONG_HISTORY else nullcontext():
+                outcome = transition.prime(turn, label)
             return self._commit(key, stored, outcome, request)
 
         return until_saved(self._locks, key, attempt, self._limits.contention_s)
