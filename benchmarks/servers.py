@@ -98,6 +98,12 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def cpu_ms(pid: int) -> float:
+    """Milliseconds that the threads a process has now have spent on a processor: what others' load does not add to."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
 def has_tensorflow(pid: int) -> bool:
     """Whether TensorFlow's libraries are mapped into a process."""
     return "/tensorflow/" in Path(f"/proc/{pid}/maps").read_text()

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateStore
+from service.core.ports import CountsClients, Engine, SavesMany, Scans, StateStore, Walks
 from service.core.registry import Registry
 from service.core.requests import Answer
 from service.core.types import ModelSpec
@@ -25,7 +25,16 @@ from service.live import LiveErrorSums
 from service.logged import LoggedObservations
 from service.sessions import Sessions
 from service.tally import Tally
-from service.timing import VERBS, TimedEngine, TimedStore, TimedVerb, TimedWholeStore, WholeStore
+from service.timing import (
+    VERBS,
+    TimedEngine,
+    TimedStore,
+    TimedVerb,
+    TimedWalkingEngine,
+    TimedWholeStore,
+    WalkingEngine,
+    WholeStore,
+)
 from service.trials import Trials
 
 COUNTS_FOR_S = 10.0  # a count looks at the whole store
@@ -112,8 +121,11 @@ class Metrics:
         self._tally.stop()
 
     def time_engine(self, engine: Engine, spec: ModelSpec) -> Engine:
-        """`engine`, its steps timed."""
-        return TimedEngine(engine, self._tally.timed(self._step_s, spec.name, spec.version))
+        """`engine`, its steps timed; one with every power keeps them."""
+        step_s = self._tally.timed(self._step_s, spec.name, spec.version)
+        if isinstance(engine, Walks):
+            return TimedWalkingEngine(cast(WalkingEngine, engine), step_s)
+        return TimedEngine(engine, step_s)
 
     def time_store(self, store: StateStore) -> StateStore:
         """`store`, its verbs timed; one with every power keeps them."""

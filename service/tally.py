@@ -53,16 +53,23 @@ class TalliedHistogram:
         self._bounds: list[float] = list(child._upper_bounds)
         self._pending: deque[float] = deque()
         self.observe = self._pending.append  # a value, at the next settling
+        self._many: deque[tuple[float, int]] = deque()
+
+    def observe_many(self, value: float, times: int) -> None:
+        """Observe `value` so many times, at the next settling."""
+        self._many.append((value, times))
 
     def settle(self) -> None:
         """Sort what waits into the buckets."""
-        values = drained(self._pending)
-        if not values:
+        values, many = drained(self._pending), drained(self._many)
+        if not values and not many:
             return
         counts = [0] * len(self._bounds)
         for value in values:
             counts[bisect_left(self._bounds, value)] += 1
-        self._child._sum.inc(sum(values))
+        for value, times in many:
+            counts[bisect_left(self._bounds, value)] += times
+        self._child._sum.inc(sum(values) + sum(value * times for value, times in many))
         for bucket, count in zip(self._child._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import CountsClients, Engine, Page, Save, SavesMany, Scan, Scans, StateStore, Stored
+from service.core.ports import CountsClients, Engine, Page, Save, SavesMany, Scan, Scans, StateStore, Stored, Walks
 from service.core.types import ClientKey, FloatArray
 from service.tally import TalliedCounter, TalliedHistogram
 
@@ -42,6 +42,25 @@ class TimedEngine:
     def close(self) -> None:
         """See Engine.close."""
         self._engine.close()
+
+
+class WalkingEngine(Engine, Walks, Protocol):
+    """An engine with every power."""
+
+
+class TimedWalkingEngine(TimedEngine):
+    """A TimedEngine over one with every power; each step of a walk counts as taking the same time."""
+
+    def __init__(self, engine: WalkingEngine, step_s: TalliedHistogram) -> None:
+        super().__init__(engine, step_s)
+        self._walking = engine
+
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Walks.walk."""
+        began = time.perf_counter()
+        result = self._walking.walk(x, state)
+        self._step_s.observe_many((time.perf_counter() - began) / len(x), len(x))
+        return result
 
 
 class TimedStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from service.core.lookahead import bounds, fed_back, stretched
 from service.core.ports import Engine
 from service.core.record import LiveErrors
 from service.core.scoring import Told, score
+from service.core.series import walk
 from service.core.types import FloatArray, GapPolicy, ModelSpec, Status
 
 Gap = tuple[int, GapPolicy] | None  # missing steps before an observation and what to do about them
@@ -51,6 +53,20 @@ class Progress:
         self.behind += 1
         self.rows.append(x[0])
         self.outputs.append(self.y)
+
+    def walk(self, observations: FloatArray, most: int) -> bool:
+        """Absorb ``observations`` (n, F) one after the other where only the end counts: of the outputs the last is
+        kept, of the context `most` rows at least. False if a prediction on the way was no number."""
+        if len(observations) == 0:
+            return True
+        self.y, self.batch, finite = walk(self.engine, observations, self.batch)
+        self.behind += len(observations)
+        if len(observations) >= most:
+            self.base = self.base[:0]
+            self.rows.clear()
+        self.rows.extend(observations[-most:])
+        self.outputs = [self.y]
+        return finite
 
     def restart(self, reason: str) -> None:
         """Go back to the fresh state; the context begins anew."""
@@ -128,8 +144,7 @@ class Progress:
     def check_finite(self) -> None:
         """InvalidInput not_finite if the observations drove the state or a prediction out of float32's range."""
         if not self.is_finite():
-            detail = "the values drive the model's state or prediction out of float32's range"
-            raise InvalidInput("observations", detail, code="not_finite")
+            _refuse_range()
 
 
 def fresh(spec: ModelSpec, engine: Engine, status: Status, reason: str | None = None) -> Progress:
@@ -145,16 +160,34 @@ def rebuild(spec: ModelSpec, engine: Engine, context: FloatArray, reason: str) -
     weights out of float32's range, the state is the fresh one, `restarted`.
     """
     progress = fresh(spec, engine, "rebuilt", reason)
-    for row in context:
-        if np.isnan(row[0]):
-            progress.fill(1)
-        else:
-            progress.step(row[None])
-    if not progress.is_finite():  # these weights can't follow the client's past
+    finite, at = True, 0
+    for blank in np.flatnonzero(np.isnan(context[:, 0])).tolist():
+        finite = progress.walk(context[at:blank], len(context)) and finite
+        progress.fill(1)
+        at = blank + 1
+    finite = progress.walk(context[at:], len(context)) and finite
+    if not (finite and progress.is_finite()):  # these weights can't follow the client's past
         return fresh(spec, engine, "restarted", reason)
     progress.filled = 0
     progress.outputs.clear()
     return progress
+
+
+def absorb_history(progress: Progress, observations: FloatArray, plan: list[Gap], most: int) -> None:
+    """Step ``observations`` (n, F), bridging `plan[i]` before the i-th; only the end counts, and nothing is scored.
+
+    The same state as `absorb` makes. Of the outputs the last is kept, of the context at least the last `most` rows.
+    InvalidInput not_finite as there.
+    """
+    finite, at = True, 0
+    for i, gap in enumerate(plan):
+        if gap is not None:
+            finite = progress.walk(observations[at:i], most) and finite
+            progress.bridge(*gap)
+            at = i
+    finite = progress.walk(observations[at:], most) and finite
+    if not (finite and progress.is_finite()):
+        _refuse_range()
 
 
 def absorb(
@@ -185,3 +218,8 @@ def absorb(
                 progress.intervals.append(told.interval)
     progress.check_finite()
     return live, scored_first
+
+
+def _refuse_range() -> NoReturn:
+    detail = "the values drive the model's state or prediction out of float32's range"
+    raise InvalidInput("observations", detail, code="not_finite")

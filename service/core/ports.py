@@ -159,6 +159,20 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Walks(Protocol):
+    """An engine that takes one client through a series for less than a step at a time costs."""
+
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The observations of one client, oldest first.
+
+        ``x`` (T, F) float32 raw units, T >= 1, ``state`` (1, S) float32 -> ``y`` (T, K, 1 + Q) float32 raw units, the
+        prediction after each, and the state after the last, (1, S) float32; both fresh arrays, with the same bits as
+        T calls of `Engine.step` give. Whoever waits for this thread waits for all T.
+        """
+        ...
+
+
 class LabelsNow(NamedTuple):
     """Which version each label of a model names; the generation rises by one at every change."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,8 @@ from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
 from service.core.writing import until_saved
+
+LONG_HISTORY = 1000  # observations; a shorter one is done within some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Predictor:
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
         self._carriers: dict[str, tuple[ServedModel, Carrier | None]] = {}
+        self._long_one = threading.Lock()
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
         """Absorb the request's observations, all or none, and predict what comes next.
@@ -125,7 +130,8 @@ class Predictor:
         """Begin the client anew from its history: a fresh state stepped through all observations, none scored.
 
         `step` names the first observation (default 1). Priming twice with the same history ends in the same state. A
-        client that is pinned to a label stays so.
+        client that is pinned to a label stays so. Long histories take turns: each keeps a processor busy, and together
+        they would leave none for everybody else.
         """
         model = self.registry.model(key.model)
         check_request(model.labelled().spec, request, self._clock(), self._limits.max_horizon)
@@ -141,7 +147,8 @@ class Predictor:
             outcome = transition.prime(self._turn(current, served, request, b"", label), label)
             return self._commit(key, stored, outcome, request)
 
-        return until_saved(self._locks, key, attempt, self._limits.contention_s)
+        with self._long_one if len(request.observations) > LONG_HISTORY else nullcontext():
+            return until_saved(self._locks, key, attempt, self._limits.contention_s)
 
     def forecast(self, key: ClientKey, horizon: int) -> Answer:
         """Look `horizon` steps ahead from where the client stands; nothing moves."""

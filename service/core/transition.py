@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.core import gaps, order, shadow
-from service.core.absorb import Gap, Progress, absorb, fresh, rebuild
+from service.core.absorb import Gap, Progress, absorb, absorb_history, fresh, rebuild
 from service.core.errors import OrderConflict
 from service.core.lookahead import bounds
 from service.core.patience import give_way
@@ -102,8 +102,7 @@ def prime(turn: Turn, label: str = STABLE) -> Outcome:
     spec, observations = turn.served.spec, turn.request.observations
     first = 1 if turn.request.step is None else turn.request.step
     progress, plan = fresh(spec, turn.served.engine, "started"), turn.plan(math.nan, first)
-    absorb(progress, observations, plan, None, None)
-    del progress.outputs[:-1]
+    absorb_history(progress, observations, plan, turn.context_rows)
     beside = None
     if turn.candidate is not None:
         beside = shadow.follow(turn.candidate, spec, observations, plan, None, None, adaptive=turn.adaptive)

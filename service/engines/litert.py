@@ -15,6 +15,7 @@ from service.core.types import FloatArray, ModelSpec
 Run = TypeVar("Run")
 
 CHUNK = 32  # larger batches run in chunks of this size, the last one padded
+FEW = 4  # no more are left over: one by one, a padded chunk being some eight times the work of one
 
 
 class _Step:
@@ -42,6 +43,23 @@ class _Step:
         run.SetTensor(self._state, state, graph)
         run.Invoke(graph)
         return run.GetTensor(self._y, graph), run.GetTensor(self._next, graph)
+
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Each row of ``x`` (T, F) in turn, in batches of one: ``y`` (T, K, W) and the state after the last, (1, S).
+
+        Tensors are copied in and out as in a step. Views of them would save a tenth, but a graph may have the runtime
+        move its tensors while it runs, and the exported ones have their `y` where it likes.
+        """
+        set_tensor, invoke, get_tensor = self._run.SetTensor, self._run.Invoke, self._run.GetTensor
+        at_x, at_state, at_y, at_next, graph = self._x, self._state, self._y, self._next, self._graph
+        ys = []
+        for row in x[:, None]:
+            set_tensor(at_x, row, graph)
+            set_tensor(at_state, state, graph)
+            invoke(graph)
+            ys.append(get_tensor(at_y, graph))
+            state = get_tensor(at_next, graph)
+        return np.concatenate(ys), state
 
 
 class _Gates:
@@ -113,22 +131,38 @@ class LiteRTEngine:
                 return single(x, state)
             finally:
                 self._single.give(single)
-        ys, states = [], []
-        run = self._chunk.take()
+        # into place at once: chunks kept until the end would each take new memory, an eighth slower beside other work
+        ys = np.empty((batch, len(self._spec.targets), self._spec.columns), np.float32)
+        states = np.empty((batch, self._spec.initial_state.size), np.float32)
+        left = batch % CHUNK
+        whole = batch - left if left <= FEW else batch
+        if whole:
+            run = self._chunk.take()
+            try:
+                for at in range(0, whole, CHUNK):
+                    size = min(CHUNK, batch - at)
+                    y, following = run(*self._padded(x[at : at + size], state[at : at + size]))
+                    ys[at : at + size], states[at : at + size] = y[:size], following[:size]
+            finally:
+                self._chunk.give(run)
+        for at in range(whole, batch):
+            ys[at : at + 1], states[at : at + 1] = self.step(x[at : at + 1], state[at : at + 1])
+        return ys, states
+
+    def _padded(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        missing = CHUNK - len(x)
+        if missing == 0:
+            return x, state
+        filler = np.broadcast_to(self._spec.initial_state, (missing, state.shape[1]))
+        return np.concatenate((x, np.zeros((missing, x.shape[1]), np.float32))), np.concatenate((state, filler))
+
+    def walk(self, x: FloatArray, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Walks."""
+        single = self._single.take()
         try:
-            for at in range(0, batch, CHUNK):
-                size = min(CHUNK, batch - at)
-                chunk_x, chunk_state = x[at : at + size], state[at : at + size]
-                if size < CHUNK:
-                    chunk_x = np.concatenate((chunk_x, np.zeros((CHUNK - size, x.shape[1]), np.float32)))
-                    filler = np.broadcast_to(self._spec.initial_state, (CHUNK - size, state.shape[1]))
-                    chunk_state = np.concatenate((chunk_state, filler))
-                y, following = run(chunk_x, chunk_state)
-                ys.append(y[:size])
-                states.append(following[:size])
+            return single.walk(x, state)
         finally:
-            self._chunk.give(run)
-        return np.concatenate(ys), np.concatenate(states)
+            self._single.give(single)
 
     def gates(self, x: FloatArray, state: FloatArray) -> Sequence[FloatArray]:
         """See Engine."""

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.core.errors import InvalidInput
 from service.core.requests import PredictRequest
-from service.core.types import GapPolicy, ModelSpec
+from service.core.types import FloatArray, GapPolicy, ModelSpec
 from service.http.errors import MalformedBody
 from service.http.observations import observations_array
-from service.http.times import parse_time
+from service.http.times import parse_times
 
 STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
 
@@ -66,10 +66,15 @@ def decode(kind: type[M], data: bytes, spec: ModelSpec, most: int) -> M:
     A body with many more values than `most` observations of the model have is refused before it is parsed: 16 MB of
     `{},{},` would become 600 MB of objects only to be counted.
     """
+    check_size(data, spec, most)
+    return _parse(kind, data)
+
+
+def check_size(data: bytes, spec: ModelSpec, most: int) -> None:
+    """See `decode`: InvalidInput for a body with many more values than `most` observations have."""
     few = len(data) <= _MARKS_ELSE  # bytes: there can't be more marks
     if not few and _marks(data) > most * (len(spec.features) + _MARKS_EACH + _marks_in_names(spec)) + _MARKS_ELSE:
         raise InvalidInput("observations", f"are more than {most}, the most that one request takes")
-    return _parse(kind, data)
 
 
 def decode_small(kind: type[M], data: bytes) -> M:
@@ -100,9 +105,17 @@ def _parse(kind: type[M], data: bytes) -> M:
 
 
 def predict_request(
-    body: ObservedBody, spec: ModelSpec, *, most: int, idempotency_key: str | None = None
+    body: ObservedBody,
+    spec: ModelSpec,
+    *,
+    most: int,
+    idempotency_key: str | None = None,
+    observations: FloatArray | None = None,
 ) -> PredictRequest:
-    """The core's request for `body`; at most `most` observations. InvalidInput naming the field."""
+    """The core's request for `body`; at most `most` observations. InvalidInput naming the field.
+
+    ``observations`` (n, F) float32, n >= 1: if they were read already, from where the body's own stood.
+    """
     raw, fields = _one_or_many(body.observation, body.observations, "observation", "observations")
     if raw is None:
         raise InvalidInput("observation", "is missing; give `observation`, or several as `observations`")
@@ -110,14 +123,15 @@ def predict_request(
         raise InvalidInput("observations", "is empty; at least one observation is needed")
     if len(raw) > most:
         raise InvalidInput("observations", f"has {len(raw)} entries, {most} are the most that one request takes")
-    observations = observations_array(raw, fields, spec)
+    if observations is None:
+        observations = observations_array(raw, fields, spec)
     raw_times, time_fields = _one_or_many(body.time, body.times, "time", "times")
     times = None
     if raw_times is not None:
-        if len(raw_times) != len(raw):
-            raise InvalidInput("times", f"need one for each observation: {len(raw)}, got {len(raw_times)}")
-        names = time_fields if isinstance(time_fields, list) else [f"times[{i}]" for i in range(len(raw))]
-        times = tuple(parse_time(one, name) for one, name in zip(raw_times, names, strict=True))
+        n = len(observations)
+        if len(raw_times) != n:
+            raise InvalidInput("times", f"need one for each observation: {n}, got {len(raw_times)}")
+        times = parse_times(raw_times, time_fields)
     return PredictRequest(
         observations=observations,
         times=times,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import isfinite
+from operator import attrgetter
+from typing import cast
 
 from service.core.errors import InvalidInput
 
 LATEST = 253402300799.0  # the last second of the year 9999
 EARLIEST = -LATEST
+_TZINFO = attrgetter("tzinfo")
 
 
 def parse_time(raw: object, field: str) -> float:
@@ -35,6 +39,25 @@ def parse_time(raw: object, field: str) -> float:
         except (OverflowError, ValueError):
             raise InvalidInput(field, f"{raw[:40]!r} is outside the years that count") from None
     raise InvalidInput(field, f"must be an ISO 8601 time or epoch seconds, not {kind_of(raw)}")
+
+
+def parse_times(raw: Sequence[object], fields: str | Sequence[str]) -> tuple[float, ...]:
+    """`parse_time` of each, in a few passes over all of them. `fields` names them as `observations_array`'s does."""
+    kinds = set(map(type, raw))
+    if kinds <= {int, float}:
+        numbers = cast(Sequence[float], raw)
+        if min(numbers) >= EARLIEST and max(numbers) <= LATEST and isfinite(sum(map(float, numbers))):
+            return tuple(map(float, numbers))
+    elif kinds == {str}:
+        try:
+            moments = list(map(datetime.fromisoformat, cast(Sequence[str], raw)))
+            if all(map(_TZINFO, moments)):
+                return tuple(map(datetime.timestamp, moments))
+        except (OverflowError, ValueError):
+            pass  # which one is said below
+    return tuple(
+        parse_time(one, f"{fields}[{i}]" if isinstance(fields, str) else fields[i]) for i, one in enumerate(raw)
+    )
 
 
 def iso_time(seconds: float | None) -> str | None:

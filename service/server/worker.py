@@ -22,6 +22,7 @@ log = logging.getLogger("recurve.server")
 
 LOOK_S = 0.25  # between looks at the connections' deadlines
 HEAD_BYTES = 64 * 1024  # of all header lines together
+SWITCH_S = 0.001  # a thread keeps the interpreter lock from the loop no longer; usually 5 ms
 PAUSE_S = 0.5  # without accepting, when the process has no room for one more
 
 
@@ -69,6 +70,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
 
     async def _serve(self) -> None:
         super().init_signals()
+        sys.setswitchinterval(SWITCH_S)
         service, settings = self.wsgi.extensions["recurve"], read_settings()
         cfg = self.cfg  # 0 means without bound
         line, field = cfg.limit_request_line or HEAD_BYTES, cfg.limit_request_field_size or HEAD_BYTES

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.errors import AtCapacity, OrderConflict, RecurveError, StoreUnavailable
-from service.core.ports import CountsClients, Page, Save, SavesMany, Scans, Stored
+from service.core.ports import CountsClients, Page, Save, SavesMany, Scans, Stored, Walks
 from service.core.predictor import Limits
 from service.core.sweep import Swept
 from service.core.types import ClientKey
@@ -251,3 +251,22 @@ def test_two_services_in_one_process_count_apart():
     one.observe_request("/livez", "GET", 200, 0.001, None)
     assert value(one, "recurve_request_seconds_count") == 1
     assert value(other, "recurve_request_seconds_count") is None
+
+
+def test_an_engine_keeps_its_power_to_walk_and_each_step_of_a_walk_counts(metrics):
+    class Walking(LeakyIntegrator):
+        def walk(self, x, state):
+            ys = []
+            for row in x[:, None]:
+                y, state = self.step(row, state)
+                ys.append(y)
+            return np.concatenate(ys), state
+
+    timed = metrics.time_engine(Walking(), make_spec())
+    x, state = np.ones((70, 1), np.float32), np.zeros((1, 1), np.float32)
+    for got, expected in zip(timed.walk(x, state), Walking().walk(x, state), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    timed.step(x[:1], state)
+    assert value(metrics, 'recurve_engine_step_seconds_count{model="toy",version="1"}') == 71
+    assert value(metrics, 'recurve_engine_step_seconds_sum{model="toy",version="1"}') > 0
+    assert not isinstance(metrics.time_engine(LeakyIntegrator(), make_spec(version=2)), Walks)

@@ -7,9 +7,10 @@ from flask import Blueprint, Response, request
 from service.http import render
 from service.http.body import read_body
 from service.http.context import ANSWER, Collaborators, Environ, check_query, client_key
+from service.http.history import history_request
 from service.http.lane import ROUTE, Predict
 from service.http.output import JSON, encode, json_response
-from service.http.schemas import HistoryBody, PredictBody, decode, idempotency_key, predict_request, query_int
+from service.http.schemas import PredictBody, decode, idempotency_key, predict_request, query_int
 
 HORIZON = 24  # a forecast's, where none is asked for
 
@@ -46,8 +47,8 @@ def blueprint(deps: Collaborators) -> Blueprint:
         spec = deps.registry.model(model).labelled().spec
         key, environ = client_key(model, client), request.environ
         check_query(environ)
-        body = decode(HistoryBody, read_body(environ, deps.limits.max_history_bytes), spec, deps.limits.max_history)
-        asked = predict_request(body, spec, most=deps.limits.max_history)
+        data = read_body(environ, deps.limits.max_history_bytes)
+        asked = history_request(data, spec, deps.limits.max_history)
         result = environ[ANSWER] = deps.predictor.prime(key, asked)
         return json_response(render.answer(result))
 

@@ -1,6 +1,8 @@
 """Absorbing observations: the state is the closed form's at every step, all or nothing."""
 
+import threading
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import ClientNotFound, InvalidInput, ModelNotFound, NotReady
-from service.core.predictor import Predictor
+from service.core.predictor import LONG_HISTORY, Predictor
 from service.core.registry import Registry
 from service.core.types import ClientKey, FeatureSpec
 from service.stores import open_store
@@ -68,6 +70,33 @@ def test_priming_begins_anew_at_the_step_it_names(desk):
     answer = desk.prime(7, 8, step=100)
     assert (answer.step, answer.state.status, answer.state.context) == (101, "started", 2)
     assert desk.send(9, step=102).step == 102
+
+
+def test_long_histories_take_turns_and_short_ones_do_not_wait():
+    slices, begun, short_is_done = [], threading.Event(), threading.Event()
+
+    class Watched(LeakyIntegrator):
+        def walk(self, x, state):
+            if len(x) > 1:  # of a long history
+                slices.append(threading.get_ident())
+                begun.set()
+                assert short_is_done.wait(30)
+            y, state = self.step(x[-1:], state)
+            return np.repeat(y, len(x), axis=0), state
+
+    desk = Desk(make_spec(), engine=Watched())
+    keys = [desk.key._replace(client=name) for name in ("one", "two")]
+    long_one = request(*range(LONG_HISTORY + 1))
+    threads = [threading.Thread(target=desk.predictor.prime, args=(key, long_one)) for key in keys]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    assert desk.prime(7).step == 1
+    short_is_done.set()
+    for thread in threads:
+        thread.join(30)
+    assert [desk.predictor.inspect(key).step for key in keys] == [LONG_HISTORY + 1] * 2
+    assert [len(list(turn)) for _, turn in groupby(slices)] == [len(slices) // 2] * 2
 
 
 def test_nothing_moves_when_one_observation_of_many_is_bad():

@@ -40,7 +40,7 @@ def close(a, b):
     return np.abs(a - b).max() <= 1e-5 * np.maximum(np.abs(b), 1.0).max()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 31, 32, 33, 100])
+@pytest.mark.parametrize("batch", [1, 2, 4, 5, 31, 32, 33, 100])
 def test_a_batch_is_as_many_single_steps(engine, spec, batch):
     x, state = inputs(spec, batch)
     y, following = engine.step(x, state)
