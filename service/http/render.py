@@ -161,26 +161,22 @@ def version(served: Served) -> dict[str, Any]:
 def _prediction(spec: ModelSpec, level: float | None, y: FloatArray, interval: FloatArray | None) -> dict[str, Any]:
     """``y`` (K, 1 + Q) or (K, 3), ``interval`` (K, 2) or None -> one object per target."""
     targets = {}
-    pairs = [(None, None)] * len(spec.targets) if interval is None else interval  # rows, as numbers one by one
-    for target, value, (lower, upper) in zip(spec.targets, y[:, 0], pairs, strict=True):
+    for k, target in enumerate(spec.targets):
         bounds = None
-        if lower is not None and lower == lower:  # NaN: the model has no bounds
-            bounds = {"level": level, "lower": lower, "upper": upper}
-        targets[target.name] = {"value": value, "interval": bounds, "unit": target.unit}
+        if interval is not None and interval[k, 0] == interval[k, 0]:  # NaN: the model has no bounds
+            bounds = {"level": level, "lower": interval[k, 0], "upper": interval[k, 1]}
+        targets[target.name] = {"value": y[k, 0], "interval": bounds, "unit": target.unit}
     return targets
 
 
 def _previous(spec: ModelSpec, previous: Previous) -> dict[str, Any]:
-    predicted, observed, anomaly = previous
-    rows = zip(
-        spec.targets,
-        predicted,
-        observed,
-        observed - predicted,
-        [None] * len(predicted) if anomaly is None else anomaly,
-        strict=True,
-    )
+    error, anomaly = previous.observed - previous.predicted, previous.anomaly
     return {
-        target.name: {"predicted": told, "observed": seen, "error": error, "anomaly": score}
-        for target, told, seen, error, score in rows
+        target.name: {
+            "predicted": previous.predicted[k],
+            "observed": previous.observed[k],
+            "error": error[k],
+            "anomaly": None if anomaly is None else anomaly[k],
+        }
+        for k, target in enumerate(spec.targets)
     }
