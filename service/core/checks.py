@@ -18,13 +18,7 @@ FEW = 16  # numbers up to which Python's own arithmetic beats an array's
 def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_horizon: int) -> None:
     """InvalidInput naming the field, or Unsupported, for a request that `spec`'s model can never absorb."""
     observations = request.observations
-    if observations.ndim != 2 or len(observations) == 0 or observations.shape[1] != len(spec.features):
-        detail = f"need at least one row of {len(spec.features)} values, not {observations.shape}"
-        raise InvalidInput("observations", detail)
-    few = len(observations) <= FEW
-    if not (all(map(math.isfinite, observations.ravel().tolist())) if few else np.isfinite(observations).all()):
-        raise InvalidInput("observations", "hold a value that is not finite in float32", code="not_finite")
-    _check_limits(spec, observations)
+    check_values(spec, observations)
     if request.times is not None:
         if len(request.times) != len(observations):
             raise InvalidInput("times", f"need one time per observation: {len(observations)}")
@@ -33,7 +27,14 @@ def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_hori
     check_horizon(spec, request.horizon, max_horizon)
 
 
-def _check_limits(spec: ModelSpec, observations: FloatArray) -> None:
+def check_values(spec: ModelSpec, observations: FloatArray) -> None:
+    """InvalidInput naming what is wrong with ``observations``: not (n, F) with n >= 1, not finite, beyond limits."""
+    if observations.ndim != 2 or len(observations) == 0 or observations.shape[1] != len(spec.features):
+        detail = f"need at least one row of {len(spec.features)} values, not {observations.shape}"
+        raise InvalidInput("observations", detail)
+    few = len(observations) <= FEW
+    if not (all(map(math.isfinite, observations.ravel().tolist())) if few else np.isfinite(observations).all()):
+        raise InvalidInput("observations", "hold a value that is not finite in float32", code="not_finite")
     for column, feature in enumerate(spec.features):
         if feature.minimum is None and feature.maximum is None:
             continue
