@@ -15,6 +15,8 @@ from service.http.described.answers import Problem
 from service.http.described.operations import OPERATIONS, ORDER, Operation
 from service.http.errors import PROBLEM, STATUS, TITLES
 
+# The server's own refusal has its words beside it, where no application is yet.
+SAID = {**TITLES, "stalled": "The body did not arrive in time"}
 REF = "#/components/schemas/{model}"
 JSON = "application/json"
 ABOUT = (
@@ -114,7 +116,7 @@ def _responses(said: Operation) -> dict[str, Any]:
     for code in said.refusals:
         by_status.setdefault(statuses()[code], []).append(code)
     for status, codes in sorted(by_status.items()):
-        known = "; ".join(f"{code}: {TITLES[code]}" if code in TITLES else code for code in codes)
+        known = "; ".join(f"`{code}`: {SAID[code]}" for code in codes)
         refusal: dict[str, Any] = {"description": known, "content": {PROBLEM: {"schema": _ref(Problem)}}}
         if status in (429, 503):
             refusal["headers"] = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}

@@ -71,7 +71,7 @@ _PREFIX = Query("prefix", "Only names that begin so.", {"type": "string"})
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", f"{CLIENT}/predict", "Predict", "absorb one or several observations, answer the next value",
-        answers.Answer, PredictBody, key=True, example={"observation": [21.3, 12.0, 1013.0], "step": 1},
+        answers.Answer, PredictBody, key=True, example={"observation": [21.3, 12.0, 1013.0]},
         refusals=(*BODY, *NO_MODEL, *ORDER, *VALUES, "at_capacity", *STORE),
     ),
     Operation(
@@ -94,7 +94,7 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(*NO_CLIENT, "invalid", "store_unavailable"),
     ),
     Operation(
-        "PUT", CLIENT, "Clients", "pin a client to a label", answers.Client, PinBody, example={"label": "candidate"},
+        "PUT", CLIENT, "Clients", "pin a client to a label", answers.Client, PinBody, example={"label": "stable"},
         refusals=(*BODY, *NO_CLIENT, "label_not_found", "invalid", *STORE),
     ),
     Operation(
@@ -131,7 +131,7 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(*NO_MODEL, "invalid", "store_unavailable"),
     ),
     Operation(
-        "DELETE", f"{MODEL}/clients", "Clients", "forget all whose names begin with", answers.Forgotten,
+        "DELETE", f"{MODEL}/clients", "Clients", "forget all clients whose names begin alike", answers.Forgotten,
         query=(_PREFIX, Query("all", "With an empty prefix: forget every client.", _FLAG), _AFTER),
         refusals=(*NO_MODEL, "invalid", "store_unavailable"),
     ),

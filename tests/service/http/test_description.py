@@ -9,7 +9,7 @@ import sys
 import pytest
 from markupsafe import escape
 
-from service.http.described.document import document, statuses
+from service.http.described.document import SAID, document, statuses
 from service.http.described.operations import OPERATIONS
 from service.http.errors import STATUS, TITLES
 from service.server.refusal import SLOW_BODY
@@ -142,7 +142,7 @@ def test_every_error_is_described_with_its_status():
     described = {code for operation in OPERATIONS for code in operation.refusals}
     assert described == set(TITLES) | {SLOW_BODY.code}
     said = statuses()
-    assert said[SLOW_BODY.code] == SLOW_BODY.status
+    assert (said[SLOW_BODY.code], SAID[SLOW_BODY.code]) == (SLOW_BODY.status, SLOW_BODY.title)
     assert {kind.code: int(status) for kind, status in STATUS.items() if kind.code in described}.items() <= said.items()
 
 
