@@ -16,15 +16,13 @@ RUN groupadd --gid 10001 recurve \
  && python -m venv /opt/recurve
 WORKDIR /app
 
-FROM base AS service-packages
-COPY requirements/service.txt requirements/
-RUN python -m pip install --require-hashes -r requirements/service.txt
-
-FROM service-packages AS slim
+# What both images of the service are but for their packages: the code, and how it is run.
+FROM base AS code
 COPY models models
 COPY service service
 RUN python -m compileall -q models service
-USER recurve
+
+FROM base AS serving
 ENV RECURVE_HOST=0.0.0.0 \
     RECURVE_PORT=8000 \
     RECURVE_STATE_URL=sqlite:////var/lib/recurve/state
@@ -32,12 +30,18 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", \
  "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['RECURVE_PORT']), timeout=4); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "service"]
+COPY requirements/service.txt requirements/
+RUN python -m pip install --require-hashes -r requirements/service.txt
 
-FROM service-packages AS tensorflow-packages
+FROM serving AS slim
+COPY --from=code /app /app
+USER recurve
+
+FROM serving AS tensorflow
 COPY requirements/service-tensorflow.txt requirements/
 RUN python -m pip install --require-hashes -r requirements/service-tensorflow.txt
 
-FROM tensorflow-packages AS training
+FROM tensorflow AS training
 COPY requirements/training.txt requirements/
 RUN python -m pip install --require-hashes -r requirements/training.txt
 COPY models models
@@ -45,18 +49,10 @@ COPY training training
 RUN python -m compileall -q models training
 USER recurve
 ENV MPLCONFIGDIR=/tmp/matplotlib
+HEALTHCHECK NONE
 CMD ["python", "-m", "training", "--help"]
 
 # Last, so that a plain `docker build .` makes it.
-FROM tensorflow-packages AS service
-COPY models models
-COPY service service
-RUN python -m compileall -q models service
+FROM tensorflow AS service
+COPY --from=code /app /app
 USER recurve
-ENV RECURVE_HOST=0.0.0.0 \
-    RECURVE_PORT=8000 \
-    RECURVE_STATE_URL=sqlite:////var/lib/recurve/state
-EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", \
- "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['RECURVE_PORT']), timeout=4); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
-CMD ["python", "-m", "service"]

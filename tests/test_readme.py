@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.bootstrap import build
+from service.http.described.operations import OPERATIONS
 from service.http.errors import TITLES
 from service.server.refusal import SLOW_BODY
 from service.settings import SECRETS, Settings, variable
@@ -19,6 +20,14 @@ def rows(text: str) -> list[list[str]]:
     """The cells of each row of the table in `text`, below its head."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def api_table() -> dict[str, str]:
+    """Each endpoint of the API table, such as "GET /livez", and what it does."""
+    section = README.split("\n## API\n")[1].split("\n### ")[0]
+    return {
+        call.strip("`").replace("CLIENT", "/v1/models/{model}/clients/{client}"): does for call, does in rows(section)
+    }
 
 
 def test_the_settings_table_is_the_settings() -> None:
@@ -43,9 +52,13 @@ def test_the_api_table_has_every_endpoint_and_no_other(tmp_path: Path) -> None:
         }
     finally:
         service.close()
-    section = README.split("\n## API\n")[1].split("\n### ")[0]
-    said = {row[0].strip("`").replace("CLIENT", "/v1/models/{model}/clients/{client}") for row in rows(section)}
-    assert said == served
+    assert set(api_table()) == served
+
+
+def test_the_api_table_says_what_the_description_says() -> None:
+    table = api_table()
+    for each in OPERATIONS:
+        assert table[f"{each.method} {each.path}"].startswith(each.summary)
 
 
 def test_every_error_code_is_in_the_table() -> None:

@@ -82,7 +82,7 @@ def train(job: str, models_dir: Path, quick: bool, allow_no_skill: bool, archite
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME|JOB.toml")
 @MODELS_DIR
 @click.option("--version", type=click.IntRange(min=1), help="Which version.  [default: the stable one]")
 @click.option(
@@ -104,18 +104,24 @@ def evaluate(
 ) -> None:
     """Judge a published version again, through its exported step, beside simple forecasts.
 
-    Fails if the version misses a gate of its job.
+    NAME is a model; a job file of yours names it as well, and says where its data are. Fails if the version misses
+    a gate of its job.
 
     \b
     python -m training evaluate sensor
+    python -m training evaluate my/job.toml
     python -m training evaluate sensor --version 2 --data last_winter.csv --report out/
     """
     from rich.console import Console
 
     from models.repository import Repository
+    from training.job import load_job
     from training.judging import reevaluate
     from training.stages import print_scores
 
+    folder = None
+    if name.endswith(".toml"):
+        name, folder = load_job(name).name, Path(name).parent.resolve()
     console = Console()
     number, found = reevaluate(
         Repository(models_dir),
@@ -125,6 +131,7 @@ def evaluate(
         data=data,
         time=time_column,
         series=series_column,
+        folder=folder,
         report=report,
     )
     print_scores(console, found)

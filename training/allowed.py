@@ -106,6 +106,10 @@ def check_node(node: Any, key: str, *, timed: bool) -> None:
             raise ExportRefused(key, f"the dtype policy{inside} is {policy.name!r}, only float32 is exported")
         if isinstance(part, layers.Lambda):
             raise ExportRefused(key, NEVER[layers.Lambda])
+    for symbol in node.outputs:
+        kind = keras.backend.standardize_dtype(symbol.dtype)
+        if "float" in kind and kind != "float32":
+            raise ExportRefused(key, f"it answers in {kind}, only float32 is exported")
     if getattr(layer, "stateful", False):
         raise ExportRefused(key, "stateful=True fixes the batch size and hides the state in the layer; leave it off")
     if isinstance(layer, layers.Embedding) and layer.mask_zero:

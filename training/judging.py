@@ -45,14 +45,16 @@ def reevaluate(
     data: Path | None = None,
     time: str | None = None,
     series: str | None = None,
+    folder: Path | None = None,
     report: Path | None = None,
 ) -> tuple[int, Evaluation]:
     """Score a published version again: its number (default: the `stable` one) and what was found.
 
     With `data`, the last part of each series in that file is scored; what comes before warms the state up and fits
     baselines and look-ahead intervals; `time` and `series` name its columns where they are not called as the job's.
-    That it is other data than the version was trained on is said. `report`: a folder to write a report into; the
-    bundle itself never changes.
+    That it is other data than the version was trained on is said. `folder`: where a file that the job names by a
+    relative path is looked for (default: the shipped jobs' folder, then the current one). `report`: a folder to write
+    a report into; the bundle itself never changes.
     Raises TrainingError if there is no data to score on, and the repository's and the source's errors.
     """
     number = repository.resolve(name) if version is None else version
@@ -61,7 +63,7 @@ def reevaluate(
         with stages.stage("verify", bar=False):
             manifest = repository.verify(name, number)
         with stages.stage("load", bar=False):
-            job = job_of(manifest, data, time, series)
+            job = job_of(manifest, data, time, series, folder)
             loaded = load_series(job)
         if manifest.data_digest not in (None, digest(loaded)):
             stages.say(f"This is other data than {name} version {number} was trained on.")
@@ -75,8 +77,17 @@ def reevaluate(
     return number, found
 
 
-def job_of(manifest: Manifest, data: Path | None, time: str | None = None, series: str | None = None) -> Job:
-    """The job a version was made by, reading `data` instead of its own file if given, from columns so called."""
+def job_of(
+    manifest: Manifest,
+    data: Path | None,
+    time: str | None = None,
+    series: str | None = None,
+    folder: Path | None = None,
+) -> Job:
+    """The job a version was made by, reading `data` instead of its own file if given, from columns so called.
+
+    Its own file is looked for as `reevaluate` says.
+    """
     if data is None and (time is not None or series is not None):
         raise TrainingError("--time and --series name columns of the file in --data: give that too")
     made_by = manifest.job or {}
@@ -98,10 +109,12 @@ def job_of(manifest: Manifest, data: Path | None, time: str | None = None, serie
         return job.model_copy(update={"source": job.source.model_copy(update=changes)})
     if job.source.path is None:
         return job
-    job.source._folder = next((f for f in (JOBS, Path.cwd()) if (f / job.source.path).exists()), JOBS)
+    looked = (JOBS, Path.cwd()) if folder is None else (folder,)
+    job.source._folder = next((each for each in looked if (each / job.source.path).exists()), looked[-1])
     if not job.source.file.exists():
         raise TrainingError(
-            f"the data {manifest.name} was trained on ({job.source.path}) is not here; give it with --data FILE"
+            f"the data {manifest.name} was trained on ({job.source.path}) is not in {job.source._folder}; name the job "
+            "file that it lies beside (evaluate JOB.toml), or give it with --data FILE"
         )
     return job
 

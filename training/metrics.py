@@ -60,3 +60,8 @@ def p_value(mean: float, variance: float) -> float:
     if variance <= 0:
         return 0.0 if mean > 0 else 1.0
     return 0.5 * math.erfc(mean / math.sqrt(2 * variance))
+
+
+def shown(value: float) -> str:
+    """A score for people: four significant digits, zeros at the end too, so that a table's columns line up."""
+    return f"{value:#.4g}".rstrip(".")

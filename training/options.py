@@ -13,7 +13,7 @@ MODELS_DIR = click.option(
     envvar="RECURVE_MODELS_DIR",
     show_default=True,
     show_envvar=True,
-    help="The model repository to publish into.",
+    help="The model repository.",
 )
 CACHE = click.option(
     "--cache",

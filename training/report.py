@@ -16,6 +16,7 @@ from models.manifest import Manifest
 from training import plots
 from training.evaluate import Evaluation
 from training.job import Job
+from training.metrics import shown
 from training.references import title
 from training.stepping import Stepper
 
@@ -142,7 +143,7 @@ def _facts(manifest: Manifest, job: Job, evaluation: Evaluation) -> list[dict[st
     facts = []
     if target["loss"] == "qlike":
         facts.append({"value": f"{model['qlike']:.3f}", "what": f"QLIKE, {what}"})
-    facts.append({"value": f"{model['rmse']:.4g} {target['unit']}", "what": f"RMSE one step ahead, {what}"})
+    facts.append({"value": f"{shown(model['rmse'])} {target['unit']}", "what": f"RMSE one step ahead, {what}"})
     if "last_value" in target["skill"]:
         skill = target["skill"]["last_value"]
         than = "less error than the last value" if skill >= 0 else "more error than the last value"
@@ -164,7 +165,7 @@ def _table(name: str, target: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for who, found in best_first:
         cells = [f"{found['qlike']:.3f}"] if qlike else []
-        cells += [f"{found['rmse']:.4g}", f"{found['mae']:.4g}"]
+        cells += [shown(found["rmse"]), shown(found["mae"])]
         cells.append(f"{target['skill'][who]:+.3f}" if who in target["skill"] else "")
         rows.append({"name": title(who), "cells": cells, "model": who == "model"})
     return {"title": name.replace("_", " "), "columns": columns, "rows": rows}
@@ -196,7 +197,7 @@ def _contest_table(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     rows = [
         {"name": f"{name.replace('_', ' ')}, {'QLIKE' if each['loss'] == 'qlike' else 'mean squared error'}",
-         "cells": [f"{each[who]:.4g}" for who in ("candidate", "champion", "last_value")]}
+         "cells": [shown(each[who]) for who in ("candidate", "champion", "last_value")]}
         for name, each in found["targets"].items()
     ]  # fmt: skip
     columns = ["candidate", f"version {found['champion']}", "last value"]

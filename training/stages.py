@@ -12,6 +12,7 @@ from rich.table import Table
 
 from training.evaluate import Evaluation
 from training.interruption import INTERRUPTION
+from training.metrics import shown
 from training.references import title
 
 Advance = Callable[[float], None]
@@ -69,7 +70,7 @@ def print_scores(console: Console, evaluation: Evaluation) -> None:
         for column in [*(["QLIKE"] if qlike else []), f"RMSE, {target['unit']}", f"MAE, {target['unit']}", "skill"]:
             table.add_column(column, justify="right")
         for who, found in sorted(target["one_step"].items(), key=lambda item: float(item[1][target["loss"]])):
-            figures = [*([f"{found['qlike']:.4f}"] if qlike else []), f"{found['rmse']:.4g}", f"{found['mae']:.4g}"]
+            figures = [*([f"{found['qlike']:.4f}"] if qlike else []), shown(found["rmse"]), shown(found["mae"])]
             skill = f"{target['skill'][who]:+.1%}" if who in target["skill"] else ""
             table.add_row(title(who), *figures, skill, style="bold" if who == "model" else None)
         console.print(table)

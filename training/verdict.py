@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.job import Job
+from training.metrics import shown
 
 MIN_SKILL = 0.005
 MAX_P = 0.01
@@ -75,7 +76,7 @@ def _verdict(job: Job, scores: Mapping[str, Any]) -> Verdict:
     loss, unit = target["loss"], target["unit"] if target["loss"] == "rmse" else ""
     model, naive = target["one_step"]["model"][loss], target["one_step"]["last_value"][loss]
     skill = target["skill"].get("last_value", 0.0)
-    figures = f"{loss.upper()} {model:.4g} against {naive:.4g} {unit}".rstrip()
+    figures = f"{loss.upper()} {shown(model)} against {shown(naive)} {unit}".rstrip()
     if skill >= MIN_SKILL and target["p"] < MAX_P:
         return Verdict(True, f"{name}: {skill:.1%} better than the last value ({figures})")
     how = f"{abs(skill):.2%} {'better' if skill > 0 else 'worse'}, p = {target['p']:.2g}"

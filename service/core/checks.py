@@ -18,7 +18,7 @@ FEW = 16  # numbers up to which Python's own arithmetic beats an array's
 def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_horizon: int) -> None:
     """InvalidInput naming the field, or Unsupported, for a request that `spec`'s model can never absorb."""
     if request.checked is not spec:
-        _check_observations(spec, request.observations)
+        check_values(spec, request.observations)
     if request.times is not None:
         if len(request.times) != len(request.observations):
             raise InvalidInput("times", f"need one time per observation: {len(request.observations)}")
@@ -27,7 +27,8 @@ def check_request(spec: ModelSpec, request: PredictRequest, now: float, max_hori
     check_horizon(spec, request.horizon, max_horizon)
 
 
-def _check_observations(spec: ModelSpec, observations: FloatArray) -> None:
+def check_values(spec: ModelSpec, observations: FloatArray) -> None:
+    """InvalidInput naming what is wrong with ``observations``: not (n, F) with n >= 1, not finite, beyond limits."""
     if observations.ndim != 2 or len(observations) == 0 or observations.shape[1] != len(spec.features):
         detail = f"need at least one row of {len(spec.features)} values, not {observations.shape}"
         raise InvalidInput("observations", detail)

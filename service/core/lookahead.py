@@ -67,11 +67,21 @@ def fed_back(spec: ModelSpec, y: FloatArray) -> FloatArray:
     return x
 
 
-def check_horizon(spec: ModelSpec, horizon: int, limit: int) -> None:
-    """InvalidInput outside 1..`limit`; Unsupported beyond 1 where the model can't be fed its own predictions."""
+def _expected(spec: ModelSpec, y: FloatArray, known: FloatArray) -> FloatArray:
+    """The observation (1, F) that is ``known`` (F,), and where that is NaN what prediction ``y`` (K, W) expects."""
+    x, places = known.copy(), {target.name: k for k, target in enumerate(spec.targets)}
+    for column, feature in enumerate(spec.features):
+        if x[column] != x[column]:
+            x[column] = y[places[feature.name], 0]
+    return x[None]
+
+
+def check_horizon(spec: ModelSpec, horizon: int, limit: int, *, known: bool = False) -> None:
+    """InvalidInput outside 1..`limit`; Unsupported beyond 1 where the model can't be fed its own predictions, unless
+    the future is `known`."""
     if not 1 <= horizon <= limit:
         raise InvalidInput("horizon", f"must be from 1 to {limit}, not {horizon}")
-    if horizon > 1:
+    if horizon > 1 and not known:
         require_feedback(spec, "horizon > 1")
 
 
@@ -82,11 +92,13 @@ def look_ahead(
     y: FloatArray,
     horizon: int,
     stretch: tuple[float, ...] = (),
+    future: FloatArray | None = None,
 ) -> FloatArray:
     """Predictions for the next `horizon` steps: (horizon, K, 3) float32: point forecast, lower, upper.
 
     ``state`` (S,) and ``y`` (K, W) stand after the last observation. Bounds beyond one step come from the
-    manifest's per-horizon residual quantiles; NaN where it has none. All are `stretched` alike.
+    manifest's per-horizon residual quantiles; NaN where it has none. All are `stretched` alike. ``future``: see
+    `Supposed`.
     """
     ahead = np.full((horizon, len(spec.targets), 3), np.nan, np.float32)
     ahead[0, :, 0] = y[:, 0]
@@ -95,7 +107,8 @@ def look_ahead(
         ahead[0, :, 1:] = stretched(spec, y, first, stretch)
     batch = state[None]
     for h in range(1, horizon):
-        out, batch = engine.step(fed_back(spec, y), batch)
+        x = fed_back(spec, y) if future is None else _expected(spec, y, future[h - 1])
+        out, batch = engine.step(x, batch)
         y = out[0]
         ahead[h, :, 0] = y[:, 0]
         if spec.residuals is not None and h < len(spec.residuals):

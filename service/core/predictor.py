@@ -27,6 +27,7 @@ from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedMod
 from service.core.requests import Answer, ClientView, GateTrace, PredictRequest, Previous, StateInfo
 from service.core.scoring import marks_of, observed_targets
 from service.core.shadow import kept
+from service.core.supposing import Supposed, check_supposed, follow
 from service.core.tombstones import as_record
 from service.core.transition import Outcome, Turn
 from service.core.types import ClientKey, FloatArray, ModelSpec
@@ -150,17 +151,25 @@ class Predictor:
         with self._long_one if len(request.observations) > LONG_HISTORY else nullcontext():
             return until_saved(self._locks, key, attempt, self._limits.contention_s)
 
-    def forecast(self, key: ClientKey, horizon: int) -> Answer:
-        """Look `horizon` steps ahead from where the client stands; nothing moves."""
+    def forecast(self, key: ClientKey, horizon: int, supposed: Supposed | None = None) -> Answer:
+        """Look `horizon` steps ahead from where the client stands, or would stand after what is `supposed`; nothing
+        moves."""
         _, record, served, reason = self._stand(key)
-        check_horizon(served.spec, horizon, self._limits.max_horizon)
+        future, step = None if supposed is None else supposed.future, record.step
+        check_horizon(served.spec, horizon, self._limits.max_horizon, known=future is not None)
+        if supposed is not None:
+            check_supposed(served.spec, supposed, horizon)
         state, y, info = standing.state_now(served, record, reason)
+        if supposed is not None:
+            state, y = follow(served.engine, state, y, supposed.observations)
+            step += len(supposed.observations)
+            info = info._replace(context=info.context + len(supposed.observations))
         here = kept(record, served.spec)
         stretch = here.track.stretch if self._limits.adaptive_intervals and here is not None else ()
-        ahead = look_ahead(served.spec, served.engine, state, y, horizon, stretch)
+        ahead = look_ahead(served.spec, served.engine, state, y, horizon, stretch, future)
         own = bounds(served.spec, y)
         interval = None if own is None else stretched(served.spec, y, own, stretch)[None]
-        return _answer(served.spec, key, record.step, y[None], interval, ahead, None, info)
+        return _answer(served.spec, key, step, y[None], interval, ahead, None, info)
 
     def inspect(self, key: ClientKey) -> ClientView:
         """What is known of the client. ClientNotFound if nothing is kept, or only a tombstone."""

@@ -12,7 +12,7 @@ from service.http import errors, hooks
 from service.http.around import Around, Observer
 from service.http.context import Collaborators
 from service.http.lane import Lane
-from service.http.routes import clients, labels, models, operations, predict
+from service.http.routes import clients, description, labels, models, operations, predict
 
 
 class App(Flask):
@@ -42,5 +42,6 @@ def create_app(
     errors.register(app)
     for routes in (predict, clients, models, labels, operations):
         app.register_blueprint(routes.blueprint(deps))
+    app.register_blueprint(description.blueprint())
     app.wsgi_app = Lane(app.wsgi_app, predict.endpoint(deps), around)  # type: ignore[method-assign]
     return app

@@ -32,8 +32,8 @@ class StateBody(Body):
     features: list[str]
     targets: list[str]
     fingerprint: str
-    step: int = Field(ge=0, lt=2**64)  # no record counts further, and no checksum is made of more
-    context: int = Field(ge=0, lt=2**64)
+    step: int = Field(ge=0, le=2**64 - 1)  # no record counts further, and no checksum is made of more
+    context: int = Field(ge=0, le=2**64 - 1)
     created: str | None
     touched: str | None
     record: str

@@ -70,6 +70,23 @@ def _at_once(raw: Sequence[Any], features: Sequence[FeatureSpec]) -> FloatArray 
     return wide.astype(np.float32)
 
 
+def future_array(raw: Sequence[dict[str, Any]], field: str, spec: ModelSpec) -> FloatArray:
+    """``raw``, an object by feature name for each step -> (n, F) float32, NaN for what is not given.
+
+    InvalidInput naming the value, as of `observations_array`.
+    """
+    table = np.full((len(raw), len(spec.features)), np.nan, np.float32)
+    columns = {feature.name: column for column, feature in enumerate(spec.features)}
+    for index, row in enumerate(raw):
+        for name, value in row.items():
+            if name not in columns:
+                takes = f"is no feature; the model takes {_listed(spec.features)}"
+                raise InvalidInput(f"{field}[{index}].{name[:64]}", takes)
+            _check_value(value, spec.features[columns[name]], field, index)
+            table[index, columns[name]] = value
+    return table
+
+
 def _row(raw: Any, index: int, fields: Sequence[str] | str, features: Sequence[FeatureSpec]) -> list[Any]:
     kind = type(raw)
     row: list[Any]
@@ -89,16 +106,20 @@ def _row(raw: Any, index: int, fields: Sequence[str] | str, features: Sequence[F
         what = "must be a number, a list in manifest order or an object by feature name"
         raise InvalidInput(_field(fields, index), f"{what}, not {kind_of(raw)}")
     for feature, value in zip(features, row, strict=True):
-        if type(value) is not float and type(value) is not int:
-            raise InvalidInput(f"{_field(fields, index)}.{feature.name}", f"must be a number, not {kind_of(value)}")
-        if not -FLOAT32_BOUND < value < FLOAT32_BOUND:  # so for NaN too
-            what = "is not a finite number that float32 holds"
-            raise InvalidInput(f"{_field(fields, index)}.{feature.name}", what, code="not_finite")
-        if feature.minimum is not None and value < feature.minimum:
-            _refuse_value(value, f"below its minimum of {feature.minimum:g}", _field(fields, index), feature)
-        if feature.maximum is not None and value > feature.maximum:
-            _refuse_value(value, f"above its maximum of {feature.maximum:g}", _field(fields, index), feature)
+        _check_value(value, feature, fields, index)
     return row
+
+
+def _check_value(value: Any, feature: FeatureSpec, fields: Sequence[str] | str, index: int) -> None:
+    if type(value) is not float and type(value) is not int:
+        raise InvalidInput(f"{_field(fields, index)}.{feature.name}", f"must be a number, not {kind_of(value)}")
+    if not -FLOAT32_BOUND < value < FLOAT32_BOUND:  # so for NaN too
+        what = "is not a finite number that float32 holds"
+        raise InvalidInput(f"{_field(fields, index)}.{feature.name}", what, code="not_finite")
+    if feature.minimum is not None and value < feature.minimum:
+        _refuse_value(value, f"below its minimum of {feature.minimum:g}", _field(fields, index), feature)
+    if feature.maximum is not None and value > feature.maximum:
+        _refuse_value(value, f"above its maximum of {feature.maximum:g}", _field(fields, index), feature)
 
 
 def _refuse_value(value: float, where: str, field: str, feature: FeatureSpec) -> NoReturn:

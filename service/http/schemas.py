@@ -29,35 +29,72 @@ class Body(BaseModel):
     """Common to all bodies: types are not coerced. Unknown fields are collected, then refused by name (`decode`):
     as `extra="forbid"` pydantic would first build an error for each of them, a million for a hostile body."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="allow", frozen=True, json_schema_extra={"additionalProperties": False}
+    )
 
 
-class ObservedBody(Body):
-    """Observations of one client, oldest first. One of `observation` and `observations`; times likewise.
+_NOT_GIVEN: dict[str, Any] = {"type": "null"}
+_ONE_OBSERVATION: dict[str, Any] = {
+    "anyOf": [
+        {"type": "number", "description": "for a model of one feature"},
+        {"type": "array", "items": {"type": "number"}, "description": "in the model's order"},
+        {"type": "object", "additionalProperties": {"type": "number"}, "description": "by feature name"},
+    ]
+}
+_ONE_TIME: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "format": "date-time", "description": "ISO 8601 with an offset"},
+        {"type": "number", "description": "seconds since 1970"},
+    ]
+}
 
-    An observation is a number (for a single feature), a list in manifest order or an object by feature name; a
-    time is ISO 8601 with an offset, or epoch seconds. `step` names the first observation.
-    """
 
-    observation: Any = None
-    observations: list[Any] | None = None
-    step: int | None = Field(default=None, ge=1, le=STEP_MAX)
-    time: Any = None
-    times: list[Any] | None = None
+class SeveralBody(Body):
+    """One of `observation` and `observations`. An observation is a number (for a single feature), a list in manifest
+    order or an object by feature name."""
+
+    observation: Any = Field(
+        default=None,
+        description="One observation, for all features.",
+        json_schema_extra={"anyOf": [*_ONE_OBSERVATION["anyOf"], _NOT_GIVEN]},
+    )
+    observations: list[Any] | None = Field(
+        default=None, description="Several, oldest first.", json_schema_extra={"items": _ONE_OBSERVATION}
+    )
+
+
+class ObservedBody(SeveralBody):
+    """Observations of one client; times likewise. A time is ISO 8601 with an offset, or epoch seconds. `step` names
+    the first observation."""
+
+    step: int | None = Field(
+        default=None, ge=1, le=STEP_MAX, description="The number of the first observation; 1 for a new client."
+    )
+    time: Any = Field(
+        default=None,
+        description="When it was observed.",
+        json_schema_extra={"anyOf": [*_ONE_TIME["anyOf"], _NOT_GIVEN]},
+    )
+    times: list[Any] | None = Field(
+        default=None, description="When each was observed.", json_schema_extra={"items": _ONE_TIME}
+    )
 
 
 class PredictBody(ObservedBody):
     """A predict: besides the observations how far to look ahead, what to do about a gap, what to answer."""
 
-    horizon: int = Field(default=1, ge=1, le=STEP_MAX)
-    gap: GapPolicy | None = None
-    returns: Literal["last", "all"] = Field(default="last", alias="return")
+    horizon: int = Field(default=1, ge=1, le=STEP_MAX, description="Look so many steps ahead at once.")
+    gap: GapPolicy | None = Field(default=None, description="What to do where observations are missing.")
+    returns: Literal["last", "all"] = Field(
+        default="last", alias="return", description="`all`: one prediction for each observation too."
+    )
 
 
 class HistoryBody(ObservedBody):
     """A history to prime a client from."""
 
-    gap: GapPolicy | None = None
+    gap: GapPolicy | None = Field(default=None, description="What to do where observations are missing.")
 
 
 def decode(kind: type[M], data: bytes, spec: ModelSpec, most: int) -> M:
@@ -116,15 +153,12 @@ def predict_request(
 
     ``observations`` (n, F) float32, n >= 1: if they were read already, from where the body's own stood.
     """
-    raw, fields = _one_or_many(body.observation, body.observations, "observation", "observations")
-    if raw is None:
-        raise InvalidInput("observation", "is missing; give `observation`, or several as `observations`")
-    if len(raw) == 0:
-        raise InvalidInput("observations", "is empty; at least one observation is needed")
-    if len(raw) > most:
-        raise InvalidInput("observations", f"has {len(raw)} entries, {most} are the most that one request takes")
+    if observations is not None:
+        _one_or_many(body.observation, body.observations, "observation", "observations")  # refuses both
+    else:
+        observations = observations_of(body, spec, most)
     if observations is None:
-        observations = observations_array(raw, fields, spec)
+        raise InvalidInput("observation", "is missing; give `observation`, or several as `observations`")
     raw_times, time_fields = _one_or_many(body.time, body.times, "time", "times")
     times = None
     if raw_times is not None:
@@ -146,20 +180,22 @@ def predict_request(
 class ForkBody(Body):
     """A fork: the new client's name."""
 
-    to: str
+    to: str = Field(description="The new client's name.")
 
 
 class LabelBody(Body):
     """A label's move: to which version, and from which generation of the labels, if that matters to the caller."""
 
-    version: int = Field(ge=1, le=STEP_MAX)
-    generation: int | None = Field(default=None, ge=0, le=STEP_MAX)
+    version: int = Field(ge=1, le=STEP_MAX, description="Which version the label is to name.")
+    generation: int | None = Field(
+        default=None, ge=0, le=STEP_MAX, description="Move it only from the labels of this generation."
+    )
 
 
 class PinBody(Body):
     """A pin: the label the client is to be served under."""
 
-    label: str = Field(min_length=1, max_length=64)
+    label: str = Field(min_length=1, max_length=64, description="The label it is to be served under.")
 
 
 def idempotency_key(key: str | None) -> str | None:
@@ -185,6 +221,18 @@ def query_int(query: Mapping[str, str], name: str, default: int, least: int, mos
     if re.fullmatch(r"[0-9]{1,9}", text) is None or not least <= int(text) <= most:
         raise InvalidInput(name, f"must be an integer from {least} to {most}, not {text[:40]!r}")
     return int(text)
+
+
+def observations_of(body: SeveralBody, spec: ModelSpec, most: int) -> FloatArray | None:
+    """The body's observations, (n, F) float32 with n >= 1; None if it has none."""
+    raw, fields = _one_or_many(body.observation, body.observations, "observation", "observations")
+    if raw is None:
+        return None
+    if len(raw) == 0:
+        raise InvalidInput("observations", "is empty; at least one observation is needed")
+    if len(raw) > most:
+        raise InvalidInput("observations", f"has {len(raw)} entries, {most} are the most that one request takes")
+    return observations_array(raw, fields, spec)
 
 
 def _one_or_many(one: Any, many: list[Any] | None, name: str, names: str) -> tuple[list[Any] | None, list[str] | str]:

@@ -220,3 +220,8 @@ def test_an_advantage_of_correlated_losses_is_less_certain():
     assert correlated > 4 * plain
     assert metrics.p_value(1.0, 1.0) == pytest.approx(0.1587, abs=1e-3)
     assert metrics.p_value(-1.0, 0.0) == 1.0
+
+
+def test_figures_have_four_significant_digits_so_that_columns_line_up():
+    shown = [metrics.shown(value) for value in (1.08, 0.879, 0.005056, 123.456, 1542.3, 0.0, np.inf)]
+    assert shown == ["1.080", "0.8790", "0.005056", "123.5", "1542", "0.000", "inf"]

@@ -107,6 +107,19 @@ def test_what_was_published_scores_the_same_when_judged_again(trained, monkeypat
     assert repository.verify("wave", 1).scores == published  # the bundle is as it was
 
 
+def test_a_version_is_judged_on_the_data_beside_its_job_file_from_any_folder(trained, tmp_path, monkeypatch):
+    repository, _, _, job = trained
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--models-dir", str(repository.root)]
+    by_name = CliRunner().invoke(main, ["evaluate", "wave", *arguments])
+    assert by_name.exit_code == 1
+    assert "evaluate JOB.toml" in by_name.output
+    by_job = CliRunner().invoke(main, ["evaluate", str(job.source.file.with_suffix(".toml")), *arguments])
+    assert by_job.exit_code == 0, by_job.output
+    assert "wave version 1: " in by_job.output
+    assert "other data than" not in by_job.output
+
+
 def test_other_data_than_it_was_trained_on_is_said_and_its_columns_may_have_other_names(trained, tmp_path):
     repository, _, _, job = trained
     lines = job.source.file.read_text().splitlines()

@@ -114,6 +114,14 @@ class Opaque(keras.Model):
         return x
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class Coarse(layers.Layer):
+    """A foreign layer that answers in double precision, whatever its policy says."""
+
+    def call(self, x: Any) -> Any:
+        return ops.cast(x, "float64")
+
+
 REFUSED: dict[str, tuple[Callable[[], keras.Model], str, str]] = {
     "Masking": (lambda: model(lambda x: layers.LSTM(2, **RNN)(layers.Masking(name="m")(x))), "m", "no mask"),
     "Bidirectional": (
@@ -162,6 +170,12 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str, str]] = {
     ),
     "time stretched": (
         lambda: model(lambda x: layers.LSTM(2, **RNN)(layers.Reshape((-1, 1), name="thin")(x))), "thin", "stretched",
+    ),
+    "a cast to half precision": (
+        lambda: model(lambda x: layers.Dense(2)(ops.cast(ops.cast(x, "float16"), "float32"))), "cast", "float16",
+    ),
+    "double precision in a layer": (
+        lambda: model(lambda x: layers.Dense(2)(Coarse(name="coarse")(x))), "coarse", "float64",
     ),
     "a subclassed model": (lambda: Opaque(name="opaque"), "opaque", "functional"),
 }  # fmt: skip

@@ -11,8 +11,7 @@ from service.http.history import history_request
 from service.http.lane import ROUTE, Predict
 from service.http.output import JSON, encode, json_response
 from service.http.schemas import PredictBody, decode, idempotency_key, predict_request, query_int
-
-HORIZON = 24  # a forecast's, where none is asked for
+from service.http.supposing import HORIZON, ForecastBody, supposition
 
 
 def endpoint(deps: Collaborators) -> Predict:
@@ -58,5 +57,15 @@ def blueprint(deps: Collaborators) -> Blueprint:
         check_query(request.environ, "horizon")
         horizon = query_int(request.args, "horizon", HORIZON, 1, 10**9 - 1)
         return json_response(render.answer(deps.predictor.forecast(key, horizon)))
+
+    @routes.post("/v1/models/<model>/clients/<client>/forecast")
+    def suppose(model: str, client: str) -> Response:
+        spec = deps.registry.model(model).labelled().spec
+        key, environ = client_key(model, client), request.environ
+        check_query(environ)
+        most = deps.limits.max_observations
+        body = decode(ForecastBody, read_body(environ, deps.limits.max_body_bytes), spec, most)
+        supposed = supposition(body, spec, most=most)
+        return json_response(render.answer(deps.predictor.forecast(key, body.horizon, supposed)))
 
     return routes
