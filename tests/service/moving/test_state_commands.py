@@ -3,8 +3,12 @@
 import fcntl
 import hashlib
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -16,7 +20,7 @@ from service.core.ports import Entry
 from service.core.tombstones import Tombstone, encode, stone_key
 from service.moving.dump import Writer
 from service.moving.transfer import patiently
-from tests.service.moving.processes import run
+from tests.service.moving.processes import command, run
 from tests.service.moving.records import NOW, content, entry, fill, key, put
 from tests.serving import ROOT
 
@@ -221,6 +225,35 @@ def test_an_export_that_opened_what_another_then_finished_leaves_it_whole(source
     assert file.read_bytes() == b"whole"
 
 
+# -- what a terminal shows --------------------------------------------------------------------------------------------
+
+
+BARS = {"export": "Exporting", "import": "Importing", "migrate": "Migrating", "backup": "Copying"}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_on_a_terminal_a_bar_runs_to_its_end(source, tmp_path, name):
+    fill(source, [key(number) for number in range(1_200)])
+    origin = source
+    if name == "import":
+        origin = tmp_path / "records.jsonl"
+        run("export", "--from", source, "--to", origin)
+    to = {"export": tmp_path / "file", "backup": tmp_path / "copy"}.get(name, f"sqlite:///{tmp_path}/target")
+    near, far = pty.openpty()
+    shown = b""
+    with subprocess.Popen(command(name, "--from", origin, "--to", to), cwd=ROOT, stdout=far, stderr=far) as process:
+        os.close(far)
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(near, 1 << 16):
+                shown += piece
+    os.close(near)
+    assert process.returncode == 0
+    percents = [int(number) for number in re.findall(rf"{BARS[name]}[^\r\n]*?(\d+)%", shown.decode())]
+    assert len(set(percents)) > 1, shown
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+
+
 # -- what can't be done -----------------------------------------------------------------------------------------------
 
 
@@ -267,8 +300,8 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_and_not_for_ever():
 
 
 def test_help_says_what_each_command_does():
-    for command in ("export", "import", "migrate", "backup"):
-        text = run(command, "--help")
+    for name in ("export", "import", "migrate", "backup"):
+        text = run(name, "--help")
         assert "--from" in text
         assert "--to" in text
     assert "--help" in run("--help")
