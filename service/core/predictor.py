@@ -186,6 +186,8 @@ class Predictor:
         with self._locks.of(key):
             buried = self._records.clear(key)
             gone = self._records.delete(key)
+            if not gone:  # it may have been buried just now
+                buried = self._records.clear(key) or buried
         if gone:
             self._capacity.add(key.tenant, key.model, -1)
         return gone or buried

@@ -59,8 +59,11 @@ def export_to_file(
     is left there is of another export (`name` tells stores apart).
     """
     part, note_file = (target.with_name(target.name + end) for end in (".part", ".part.json"))
-    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:  # not cut before it is locked
+    descriptor, made = _open(part)
+    with os.fdopen(descriptor, "r+b") as file:
         _lock(file, part)
+        if made:  # what a note tells of has become a file, or was taken away
+            note_file.unlink(missing_ok=True)
         note = _left(note_file, name, choice, part)
         writer, after = Writer(file), None
         if note is None:
@@ -88,6 +91,14 @@ def export_to_file(
         os.replace(part, target)  # under the lock: whoever gets it next finds out
     note_file.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _open(part: Path) -> tuple[int, bool]:
+    """A descriptor of `part` as it is, and whether it was made just now; it is not cut before it is locked."""
+    try:
+        return os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(part, os.O_RDWR | os.O_CREAT, 0o666), False
 
 
 def _lock(file: BinaryIO, part: Path) -> None:

@@ -33,9 +33,9 @@ local kept = redis.call('GETRANGE', KEYS[1], 0, 55)
 local found = string.sub(kept, 1, 8)
 if found == ARGV[2] then return 1 end
 if found ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2] .. kept .. ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2] .. kept .. string.rep('\\0', 56 - #kept) .. ARGV[3])
 return 1
-"""  # record | old nonce, new nonce, blob
+"""  # record | old nonce, new nonce, blob. A record cut within its nonces is filled up: what follows has its place
 
 CREATE = """
 local found = redis.call('GETRANGE', KEYS[1], 0, 7)

@@ -52,4 +52,4 @@ class Outage:
         """The one asked does it."""
         if self._while_s:
             with self._guard:
-                self._while_s = 0.0
+                self._while_s = self._until = 0.0

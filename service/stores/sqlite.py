@@ -7,6 +7,7 @@ that of the machine.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from service.stores.many import check_distinct, places_by
 from service.stores.sqlite_checkpoint import Checkpointer
 from service.stores.sqlite_folder import SHARDS, checkpoint_lock, prepare, shard_file, shard_of
 from service.stores.sqlite_shard import Shard
+
+logger = logging.getLogger(__name__)
 
 Durability = Literal["process", "power"]
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
@@ -106,7 +109,9 @@ class SqliteStore:
         """Shard by shard, in the order of rowids, which a record keeps while it is there. A slice is of one shard."""
         shard, last = (0, 0) if after is None else cursors.decode_number(_SCAN, SHARDS, after)
         rows = self._shards[shard].rows(last, limit)
-        entries = [Entry(ClientKey.of_path(path), nonce, blob) for _, path, nonce, blob in rows]
+        entries = [Entry(key, *row[2:]) for row in rows if (key := _key(row[1])) is not None]
+        if len(entries) < len(rows):
+            logger.error("damaged rows have no client", extra={"shard": shard, "rows": len(rows) - len(entries)})
         if len(rows) == limit:
             return Scan(entries, cursors.encode_number(_SCAN, shard, rows[-1][0]))
         return Scan(entries, cursors.encode_number(_SCAN, shard + 1, 0) if shard + 1 < SHARDS else None)
@@ -137,6 +142,14 @@ def _place(key: ClientKey) -> tuple[int, str]:
     """The shard of a key and the key as text. Cached, because every request asks twice and it takes 5 us."""
     path = key.path()
     return shard_of(path), path
+
+
+def _key(path: bytes) -> ClientKey | None:
+    """The key that a row names; None for a damaged one, which nobody finds by its name."""
+    try:
+        return ClientKey.of_path(path.decode())
+    except (UnicodeDecodeError, TypeError):
+        return None
 
 
 def _bounds(tenant: str, model: str) -> tuple[str, str]:

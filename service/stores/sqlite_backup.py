@@ -74,7 +74,7 @@ def back_up(source: Path, target: Path, created: str, progress: Callable[[int], 
                 target.rmdir()
             os.replace(part, target)
             fsync(target.parent)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: of what SQLite quotes of a damaged file
         raise BackupFailed(f"{source} can't be copied to {target} ({error})") from error
     return Backup(records, sum(shard_file(target, number).stat().st_size for number in range(SHARDS)))
 

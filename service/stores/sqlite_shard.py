@@ -13,24 +13,11 @@ from typing import Any, TypeVar
 from service.core.errors import StoreUnavailable
 from service.core.patience import give_way, hurried, is_hurried
 from service.core.ports import Stored
+from service.stores import sqlite_statements as sql
 from service.stores.sqlite_folder import connect, lock_file
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
 T = TypeVar("T")
-Saving = tuple[str, bytes | None, bytes, bytes]  # path, old, new, blob
-
-_LOAD = "SELECT nonce, blob FROM records WHERE key=?"
-_LOAD_MANY = "SELECT key, nonce, blob FROM records WHERE key IN ({})"
-_UPDATE = "UPDATE records SET nonce=?, blob=? WHERE key=? AND nonce IN (?, ?)"
-_INSERT = (
-    "INSERT INTO records (key, nonce, blob) VALUES (?, ?, ?) "
-    "ON CONFLICT (key) DO UPDATE SET blob=excluded.blob WHERE nonce=excluded.nonce"
-)
-_DELETE = "DELETE FROM records WHERE key=?"
-_DELETE_IF = "DELETE FROM records WHERE key=? AND nonce=?"
-_ROWS = "SELECT rowid, key, nonce, blob FROM records WHERE rowid>? ORDER BY rowid LIMIT ?"
-_KEYS = "SELECT key FROM records WHERE key>? AND key<? ORDER BY key LIMIT ?"
-_COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
 
 _AT_ONCE = 500  # keys in one statement: every SQLite takes 999
 
@@ -56,7 +43,7 @@ class Shard:
     def load(self, path: str) -> Stored | None:
         """The record under `path`, None if there is none."""
         try:
-            rows = self._read(_LOAD, (path,))
+            rows = self._read(sql.LOAD, (path,))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
         return Stored(*rows[0]) if rows else None
@@ -64,7 +51,7 @@ class Shard:
     def save(self, path: str, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """StateStore.save. A failed commit may still have happened, so the nonce found afterwards decides."""
         try:
-            return self._write(*_saving(path, old, new, blob))
+            return self._write(*sql.saving(path, old, new, blob))
         except sqlite3.Error as error:
             refused = _unavailable(error)
             if _code(error) not in _NOT_BEGUN:
@@ -81,13 +68,13 @@ class Shard:
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 some = tuple(paths[start : start + _AT_ONCE])
-                rows = self._read(_LOAD_MANY.format(",".join("?" * len(some))), some)
+                rows = self._read(sql.LOAD_MANY.format(",".join("?" * len(some))), some)
                 found |= {path: Stored(nonce, blob) for path, nonce, blob in rows}
         except sqlite3.Error as error:
             raise _unavailable(error) from error
         return [found.get(path) for path in paths]
 
-    def save_many(self, saves: Sequence[Saving]) -> list[bool]:
+    def save_many(self, saves: Sequence[sql.Saving]) -> list[bool]:
         """What `save` says of each, all in one transaction: what wins is stored together or, if it fails, not at all.
 
         As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
@@ -97,7 +84,7 @@ class Shard:
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                answers.extend(connection.execute(*_saving(*save)).rowcount == 1 for save in saves)
+                answers.extend(connection.execute(*sql.saving(*save)).rowcount == 1 for save in saves)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -115,28 +102,28 @@ class Shard:
     def delete(self, path: str, old: bytes | None = None) -> bool:
         """StateStore.delete."""
         try:
-            return self._write(_DELETE, (path,)) if old is None else self._write(_DELETE_IF, (path, old))
+            return self._write(sql.DELETE, (path,)) if old is None else self._write(sql.DELETE_IF, (path, old))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
     def keys(self, after: str, end: str, limit: int) -> list[str]:
         """Up to `limit` keys between two texts, rising; read from the index alone."""
         try:
-            return [key for (key,) in self._read(_KEYS, (after, end, limit))]
+            return [key for (key,) in self._read(sql.KEYS, (after, end, limit))]
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
-    def rows(self, after: int, limit: int) -> list[tuple[int, str, bytes, bytes]]:
-        """Up to `limit` records (rowid, key, nonce, blob) beyond a rowid, rising."""
+    def rows(self, after: int, limit: int) -> list[tuple[int, bytes, bytes, bytes]]:
+        """Up to `limit` records (rowid, key, nonce, blob) beyond a rowid, rising; a key as it is, text or not."""
         try:
-            return self._read(_ROWS, (after, limit))
+            return self._read(sql.ROWS, (after, limit))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
     def count(self, after: str, end: str) -> int:
         """How many keys lie between two texts."""
         try:
-            return int(self._read(_COUNT, (after, end))[0][0])
+            return int(self._read(sql.COUNT, (after, end))[0][0])
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
@@ -184,10 +171,13 @@ class Shard:
         except sqlite3.Error as error:
             self._failed(error)
             raise
+        except UnicodeDecodeError as error:
+            self._failed(unread := _unread(error))
+            raise unread from error
         finally:
             self._guard.release()
 
-    def _has(self, saves: Sequence[Saving]) -> bool:
+    def _has(self, saves: Sequence[sql.Saving]) -> bool:
         """Whether each of some saves is what is stored now."""
         found = self.load_many([path for path, _, _, _ in saves])
         return all(stored is not None and stored.nonce == save[2] for stored, save in zip(found, saves, strict=True))
@@ -209,6 +199,9 @@ class Shard:
         except sqlite3.Error as error:
             self._failed(error)
             raise
+        except UnicodeDecodeError as error:
+            self._failed(unread := _unread(error))
+            raise unread from error
         finally:
             self._guard.release()
 
@@ -241,16 +234,14 @@ class Shard:
         self._turn.close()
 
 
-def _saving(path: str, old: bytes | None, new: bytes, blob: bytes) -> tuple[str, tuple[Any, ...]]:
-    """The statement of a save, which changes one row if it wins, and its values."""
-    if old is None:
-        return _INSERT, (path, new, blob)
-    return _UPDATE, (new, blob, path, old, new)
-
-
 def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code, 0 where the driver has none."""
     return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _unread(error: UnicodeDecodeError) -> sqlite3.Error:
+    """What SQLite said of a damaged file, quoting it, and the driver could not read as text."""
+    return sqlite3.DatabaseError(bytes(error.object).decode(errors="replace"))
 
 
 def _unavailable(error: sqlite3.Error) -> StoreUnavailable:

@@ -36,7 +36,7 @@ class Recording:
         with running_service(
             models, self.url, module="tests.chaos.recorded_service", adaptive_intervals=False
         ) as running:
-            load = Load([running.url], seed, clients_n=120, told=self.journal.told)
+            load = Load([running.url], seed, clients_n=200, told=self.journal.told)
             load.start()
             wait_until(lambda: load.failed or load.acknowledged > 100 * seconds, 120, "a load to record")
             load.finish()

@@ -11,14 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.chaos.load import Load
 from tests.serving import Running, free_port, running_service, wait_until
 
 Trouble = Callable[[], None]
 RECOVERY_S = 45.0
 ENOUGH = 20  # acknowledged requests after a trouble that tell that it is over
+
+
+class Sending(Protocol):
+    """A load under way: how many requests were acknowledged so far, and whether an answer broke a promise."""
+
+    @property
+    def acknowledged(self) -> int: ...
+
+    @property
+    def failed(self) -> bool: ...
 
 
 class Service:
@@ -96,7 +105,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def haunt(load: Load, troubles: Mapping[str, Trouble], rng: random.Random, seconds: float) -> Counter[str]:
+def haunt(load: Sending, troubles: Mapping[str, Trouble], rng: random.Random, seconds: float) -> Counter[str]:
     """Troubles in random order, each as often as the others, at random moments of `load`; how often each happened.
 
     TimeoutError where the load does not go on after one.

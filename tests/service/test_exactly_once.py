@@ -39,25 +39,35 @@ def step_of(url, client):
     return requests.get(f"{url}/v1/models/{SINGLE}/clients/{client}", timeout=10).json()["step"]
 
 
-@pytest.mark.parametrize("whom", ["worker", "service"])
-@pytest.mark.parametrize("way", WAYS)
-def test_killed_after_the_commit_and_before_the_reply_a_retry_gets_the_answer_and_takes_no_step(
-    tiny_repository, tmp_path, monkeypatch, whom, way
-):
+@pytest.fixture
+def killing(tmp_path, monkeypatch):
+    """Says whom the next commit of a service that is started from now on kills."""
     mark = tmp_path / "kill"
     monkeypatch.setenv("KILL_AFTER_COMMIT", str(mark))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "killed_after_commit"), str(ROOT)]))
+
+    def kill(whom):
+        mark.write_text(whom)
+
+    return kill
+
+
+@pytest.mark.parametrize("whom", ["worker", "service"])
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_after_the_commit_and_before_the_reply_a_retry_gets_the_answer_and_takes_no_step(
+    tiny_repository, tmp_path, killing, whom, way
+):
     state = f"sqlite:///{tmp_path / 'state'}"
     with running_service(tiny_repository, state) as service:
         alone = [post(service.url, "alone", protected("by step", n)[0]).json() for n in range(1, 6)]
         for n in (1, 2):
             body, headers = protected(way, n)
             assert post(service.url, "c", body, headers=headers).status_code == 200
-        mark.write_text(whom)
+        killing(whom)
         body, headers = protected(way, 3)
         with pytest.raises(requests.ConnectionError):
             post(service.url, "c", body, headers=headers)
-        assert not mark.exists()
+        assert not (tmp_path / "kill").exists()
         if whom == "worker":
             goes_on(service, "c", way, alone)
         else:
@@ -65,6 +75,32 @@ def test_killed_after_the_commit_and_before_the_reply_a_retry_gets_the_answer_an
     if whom == "service":
         with running_service(tiny_repository, state) as service:
             goes_on(service, "c", way, alone)
+
+
+def test_killed_after_a_state_was_moved_and_before_the_reply_the_same_again_is_answered_and_moves_nothing(
+    tiny_repository, tmp_path, killing
+):
+    with running_service(tiny_repository, f"sqlite:///{tmp_path / 'state'}") as service:
+        for n in (1, 2, 3):
+            assert post(service.url, "c", {"observation": 20.0 + n}).status_code == 200
+        clients = f"{service.url}/v1/models/{SINGLE}/clients"
+        document = requests.get(f"{clients}/c/state", timeout=30).content
+        moves = {
+            "imported": lambda: requests.put(f"{clients}/imported/state", data=document, timeout=30),
+            "forked": lambda: requests.post(f"{clients}/c/fork", json={"to": "forked"}, timeout=30),
+        }
+        for client, move in moves.items():
+            killing("worker")
+            with pytest.raises(requests.ConnectionError):
+                move()
+            wait_until(lambda: len(service.workers()) == 2 and service.status("/readyz") == 200, BOUND_S, "workers")
+            kept = requests.get(f"{clients}/{client}/state", timeout=30).json()
+            again = move()
+            assert (again.status_code, again.headers["Idempotent-Replay"], again.json()["step"]) == (200, "true", 3)
+            assert requests.get(f"{clients}/{client}/state", timeout=30).json() == kept
+        following = [post(service.url, client, {"observation": 30.0}).json() for client in ("c", "imported", "forked")]
+        assert [answer["step"] for answer in following] == [4, 4, 4]
+        assert following[1]["prediction"] == following[2]["prediction"] == following[0]["prediction"]
 
 
 def goes_on(service, client, way, alone):

@@ -118,6 +118,15 @@ def test_beyond_the_capacity_new_clients_are_told_when_to_come_again(service):
                 turned_away += 1
     settles(service, turned_away, "recurve_turned_away_total", model=SINGLE)
     assert post(service, "fresh").status_code == 200
+    assert post(service, "of another model", [20.0, 10.0, 1013.0], TRIPLE).status_code == 200
+    assert 40 <= kept(service) <= 80, "each of two workers may let in as many as there is room for when it counts"
+
+
+def kept(service, model=SINGLE):
+    """How many clients are listed."""
+    clients = requests.get(f"{service.url}/v1/models/{model}/clients?limit=1000", timeout=10).json()
+    assert clients["next"] is None
+    return len(clients["clients"])
 
 
 def test_expired_clients_are_swept_by_one_worker_and_remembered(tiny_repository, tmp_path):

@@ -694,9 +694,26 @@ class SharedStoreContract(StateStoreContract):
         return subprocess.Popen(
             [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)],
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def test_of_eight_processes_that_save_on_what_they_all_read_one_wins(self, store, url):
+        workers, old = [self.worker(url, "race") for _ in range(8)], b""
+        try:
+            for turn in range(40):  # the first creates the record
+                for worker in workers:
+                    worker.stdin.write(f"{old.hex()}\n")
+                    worker.stdin.flush()
+                told = [worker.stdout.readline().split() for worker in workers]
+                winners = [bytes.fromhex(nonce) for won, nonce in told if won == "1"]
+                assert len(winners) == 1, (turn, told)
+                assert store.load(KEY) == Stored(winners[0], winners[0])
+                old = winners[0]
+        finally:
+            for worker in workers:
+                worker.communicate(timeout=60)
 
     def test_of_many_processes_that_count_one_wins_each_time(self, store, url):
         put(store, KEY, b"0")

@@ -19,6 +19,7 @@ from service.moving.transfer import slices
 from service.stores import open_store
 from service.stores.sqlite_backup import REPORT, BackupFailed, back_up
 from service.stores.sqlite_folder import SETTINGS, SHARDS, shard_file
+from tests.held.process import held, stop
 from tests.serving import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -192,11 +193,10 @@ def test_a_killed_backup_leaves_no_copy_and_the_next_run_makes_one(tmp_path):
     fill(tmp_path / "state", 4000)
     command = [sys.executable, "-m", "service", "state", "backup"]
     command += ["--from", f"sqlite:///{tmp_path}/state", "--to", str(tmp_path / "copy")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = tmp_path / "copy.part"
-    wait_until(lambda: shard_file(part, 2).exists(), BOUND_S, "the third shard", every_s=0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.wait(BOUND_S)
+    with held("sqlite3.connect 1 copy.part/shard-5.db", command) as process:
+        assert shard_file(part, 4).exists()
+        stop(process, signal.SIGKILL)
     assert not (tmp_path / "copy").exists()
     assert not (part / SETTINGS).exists(), "what is left can't be taken for a store"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

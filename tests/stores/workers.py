@@ -53,6 +53,13 @@ def count(store, times):
     print(times)
 
 
+def race(store):
+    """For each line on stdin, a nonce or nothing, saves the one record on that; says whether it won, and its nonce."""
+    for line in sys.stdin:
+        old, new = bytes.fromhex(line.strip()) or None, secrets.token_bytes(8)
+        print(int(store.save(KEY, old, new, new)), new.hex(), flush=True)
+
+
 def bury(store, clients):
     """Each client is either saved anew or deleted, as it was read; how many this process deleted."""
     buried = 0
@@ -194,6 +201,7 @@ def unprivileged(url):
 OPENED = {
     "count": count,
     "count_many": count_many,
+    "race": race,
     "bury": bury,
     "echo": echo,
     "write": write,

@@ -8,7 +8,7 @@ from service.core.errors import AtCapacity, Contended, OrderConflict
 from service.core.predictor import Limits, Predictor
 from service.core.types import ClientKey
 from tests.desk import Desk, request
-from tests.fakes import make_spec
+from tests.fakes import make_spec, serve
 
 
 def test_concurrent_unnumbered_requests_are_each_absorbed_once(desk):
@@ -67,6 +67,18 @@ def test_beyond_the_capacity_new_clients_wait_and_known_ones_go_on():
     desk.predictor.forget(ClientKey("default", "toy", "b"))
     desk.clock.now += 11
     assert desk.predictor.predict(ClientKey("default", "toy", "c"), request(1)).step == 1
+
+
+def test_every_model_and_tenant_has_room_of_its_own():
+    desk = Desk(make_spec(), limits=Limits(max_clients=1))
+    serve(desk.registry, make_spec(name="other"), desk.engine)
+    desk.send(1)
+    with pytest.raises(AtCapacity):
+        desk.predictor.predict(desk.key._replace(client="second"), request(1))
+    for elsewhere in (desk.key._replace(model="other"), desk.key._replace(tenant="another")):
+        assert desk.predictor.predict(elsewhere, request(1)).step == 1
+        with pytest.raises(AtCapacity):
+            desk.predictor.predict(elsewhere._replace(client="second"), request(1))
 
 
 def test_refused_requests_and_lost_races_take_no_room():

@@ -344,6 +344,18 @@ def test_a_client_deleted_meanwhile_leaves_no_tombstone(desk, moment):
     assert desk.send(1, step=1).state.status == "started"
 
 
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_a_client_buried_while_it_is_deleted_leaves_no_tombstone(desk, write):
+    desk.send(1, 2, 3)
+    desk.clock.now += WEEK_S + 61
+    store = desk.predictor._records._store
+    desk.predictor._records._store = Meanwhile(store, (write, "before"), lambda: bury(desk, store))
+    assert desk.predictor.forget(desk.key) is True
+    desk.predictor._records._store = store
+    assert desk.store.scan(None, 10).entries == []
+    assert desk.send(1, step=1).state.status == "started"
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_of_two_that_bury_the_same_client_none_takes_the_tombstone_away(desk, moment):
     desk.send(1, 2, 3)

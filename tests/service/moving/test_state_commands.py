@@ -1,9 +1,11 @@
-"""`python -m service state`: records move whole, once, over nothing newer, and a stopped run goes on."""
+"""`python -m service state`: records move whole, once, over nothing newer."""
 
 import fcntl
 import hashlib
 import json
-import signal
+import os
+import pty
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,55 +13,18 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from click.testing import CliRunner
 
-from service.__main__ import main
 from service.core.errors import StoreUnavailable
 from service.core.lease import TENANT as LEASES
 from service.core.ports import Entry
 from service.core.tombstones import Tombstone, encode, stone_key
 from service.moving.dump import Writer
 from service.moving.transfer import patiently
+from tests.service.moving.processes import command, run
 from tests.service.moving.records import NOW, content, entry, fill, key, put
-from tests.serving import wait_until
-from tests.stores.redis_servers import redis_server
+from tests.serving import ROOT
 
-ROOT = Path(__file__).parents[3]
-BOUND_S = 60.0
 SEED = 7
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def source(tmp_path):
-    return f"sqlite:///{tmp_path}/source"
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def target(request, tmp_path):
-    """A store of each kind that processes can share, empty."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/target"
-    server = request.getfixturevalue("server")
-    server.ask("FLUSHALL")
-    return server.url
-
-
-def run(*arguments, status=0, **options):
-    result = CliRunner().invoke(main, ["state", *map(str, arguments)], **options)
-    assert result.exit_code == status, result.output
-    return result.output
-
-
-def started(*arguments):
-    """The command as a process of its own."""
-    command = [sys.executable, "-m", "service", "state", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 KEYS = [*map(key, range(300)), key(1, model="other"), key(1, tenant="somebody")]
@@ -238,57 +203,6 @@ def test_a_record_that_is_none_is_refused_whatever_its_checksum_says(tmp_path):
         assert "line 2 is no record" in run("import", "--from", file, "--to", f"sqlite:///{tmp_path}/t", status=1)
 
 
-# -- stopped and gone on with -----------------------------------------------------------------------------------------
-
-MANY = [key(number) for number in range(4_000)]  # about 9 MB as a file: some of it is noted before the end
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    url = f"sqlite:///{tmp_path_factory.mktemp('large')}/s"
-    fill(url, MANY)
-    return url
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_export_goes_on_where_it_was(large, tmp_path, how):
-    file = tmp_path / "records.jsonl"
-    note = tmp_path / "records.jsonl.part.json"
-    process = started("export", "--from", large, "--to", file)
-    wait_until(lambda: note.exists() or process.poll() is not None, BOUND_S, "the first note", every_s=0.001)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=BOUND_S)
-    assert (process.returncode, file.exists()) == (-9 if how == signal.SIGKILL else 130, False), errors
-    assert how == signal.SIGKILL or "finishes it" in errors
-    noted = json.loads(note.read_text())
-    assert 0 < noted["records"] < len(MANY)
-    run("export", "--from", large, "--to", file)
-    assert not note.exists()
-    lines = file.read_bytes().splitlines()
-    assert len(lines) == len(MANY) + 2, "gone on with, not begun anew or written twice"
-    target = f"sqlite:///{tmp_path}/t"
-    run("import", "--from", file, "--to", target)
-    assert content(target) == content(large)
-
-
-def test_what_is_left_of_another_export_is_neither_used_nor_lost(large, source, tmp_path):
-    file = tmp_path / "records.jsonl"
-    process = started("export", "--from", large, "--to", file)
-    wait_until(lambda: (tmp_path / "records.jsonl.part.json").exists(), BOUND_S, "the first note", every_s=0.001)
-    process.kill()
-    process.communicate(timeout=BOUND_S)
-    fill(source, KEYS[:1])
-    for other in (("--from", source), ("--from", large, "--model", "toy")):
-        assert "is of another export" in run("export", *other, "--to", file, status=1)
-    (tmp_path / "records.jsonl.part").write_bytes(b"")
-    assert "has lost its end" in run("export", "--from", large, "--to", file, status=1)
-    (tmp_path / "records.jsonl.part.json").write_text("{")
-    assert "is damaged" in run("export", "--from", large, "--to", file, status=1)
-    (tmp_path / "records.jsonl.part.json").unlink()
-    run("export", "--from", source, "--to", file)
-    assert len(file.read_bytes().splitlines()) == 3
-
-
 def test_two_exports_never_write_one_file(source, tmp_path):
     fill(source, KEYS[:1])
     with (tmp_path / "records.jsonl.part").open("wb") as part:
@@ -311,39 +225,33 @@ def test_an_export_that_opened_what_another_then_finished_leaves_it_whole(source
     assert file.read_bytes() == b"whole"
 
 
-@pytest.mark.parametrize(
-    ("command", "how"), [("migrate", signal.SIGKILL), ("migrate", signal.SIGINT), ("import", signal.SIGKILL)]
-)
-def test_a_stopped_move_goes_on_where_it_was(large, target, tmp_path, command, how):
-    origin = large
-    if command == "import":
+# -- what a terminal shows --------------------------------------------------------------------------------------------
+
+
+BARS = {"export": "Exporting", "import": "Importing", "migrate": "Migrating", "backup": "Copying"}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_on_a_terminal_a_bar_runs_to_its_end(source, tmp_path, name):
+    fill(source, [key(number) for number in range(1_200)])
+    origin = source
+    if name == "import":
         origin = tmp_path / "records.jsonl"
-        run("export", "--from", large, "--to", origin)
-    process = started(command, "--from", origin, "--to", target)
-    wait_until(lambda: some(target) or process.poll() is not None, BOUND_S, "the first records", every_s=0.001)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=BOUND_S)
-    assert process.returncode == (-9 if how == signal.SIGKILL else 130), errors
-    there = content(target)
-    expected = content(large)
-    assert 0 < len(there) < len(MANY)
-    assert there.items() <= expected.items(), "whole records, or none"
-    output = run(command, "--from", origin, "--to", target)
-    assert f"{len(MANY) - len(there):,} records moved, {len(there):,} were there" in output
-    assert content(target) == expected
-
-
-def some(url):
-    """Whether there is anything in a store, looked up from outside."""
-    if url.startswith("sqlite"):
-        folder = Path(url.removeprefix("sqlite:///"))
-        with suppress(FileNotFoundError):  # a log comes and goes
-            return any(file.stat().st_size > 100_000 for file in folder.glob("*-wal"))
-        return False
-    import redis
-
-    with redis.Redis.from_url(url) as client:
-        return client.dbsize() > 100
+        run("export", "--from", source, "--to", origin)
+    to = {"export": tmp_path / "file", "backup": tmp_path / "copy"}.get(name, f"sqlite:///{tmp_path}/target")
+    near, far = pty.openpty()
+    shown = b""
+    with subprocess.Popen(command(name, "--from", origin, "--to", to), cwd=ROOT, stdout=far, stderr=far) as process:
+        os.close(far)
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(near, 1 << 16):
+                shown += piece
+    os.close(near)
+    assert process.returncode == 0
+    percents = [int(number) for number in re.findall(rf"{BARS[name]}[^\r\n]*?(\d+)%", shown.decode())]
+    assert len(set(percents)) > 1, shown
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
 
 
 # -- what can't be done -----------------------------------------------------------------------------------------------
@@ -392,8 +300,8 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_and_not_for_ever():
 
 
 def test_help_says_what_each_command_does():
-    for command in ("export", "import", "migrate", "backup"):
-        text = run(command, "--help")
+    for name in ("export", "import", "migrate", "backup"):
+        text = run(name, "--help")
         assert "--from" in text
         assert "--to" in text
     assert "--help" in run("--help")
