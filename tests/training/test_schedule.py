@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import apscheduler.schedulers.base
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
@@ -236,6 +237,58 @@ def test_a_next_run_from_a_clock_that_was_ahead_is_worked_out_anew(tmp_path):
     with Night(tmp_path, cron=cron) as night:
         assert night.status.of("sensor").next_run < night.now + timedelta(days=1)
     assert night.runner.began == []
+
+
+def test_a_clock_that_is_set_back_while_the_scheduler_runs_leaves_no_run_planned_for_long_after(tmp_path):
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    ahead = Night(tmp_path, cron=cron)
+    ahead.now += timedelta(days=900)
+    with ahead as night:
+        assert night.status.of("sensor").next_run > night.now - timedelta(days=1)
+        night.now -= timedelta(days=900)
+        for _ in range(2):
+            night.scheduler.look()
+        assert night.now < night.status.of("sensor").next_run < night.now + timedelta(days=1)
+    assert night.runner.began == []
+
+
+def test_a_run_that_a_jump_of_the_clock_made_due_begins_at_the_next_look(tmp_path, monkeypatch):
+    """As after a machine has slept: what the library waits for is no time of day."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=13)
+
+    with Night(tmp_path, cron=f"0 {(datetime.now(UTC).hour + 12) % 24} * * *") as night:
+        monkeypatch.setattr(apscheduler.schedulers.base, "datetime", Later)
+        night.scheduler.look()
+        night.ended(1)
+    assert night.runner.began == ["sensor"]
+
+
+def test_drift_is_answered_also_after_a_run_by_a_clock_that_was_ahead(tmp_path):
+    with Night(tmp_path, on_drift=True) as night:
+        ahead = night.now + timedelta(days=900)
+        night.status.change("sensor", last_run=ahead, drift_answered=ahead.timestamp())
+        night.drifts(night.now.timestamp() - 60)
+        night.scheduler.look()
+        night.ended(1)
+        assert night.status.of("sensor").drift_answered == night.now.timestamp() - 60
+    assert night.runner.began == ["sensor"]
+
+
+@pytest.mark.parametrize("jitter_s", [0, 600])
+def test_a_run_begins_up_to_its_jitter_later_and_no_two_in_step(jitter_s):
+    trigger = trigger_of(Schedule(cron="0 3 * * *", jitter_s=jitter_s))
+    due, late = datetime(2026, 1, 1, tzinfo=UTC), []
+    for _ in range(40):
+        due = trigger.get_next_fire_time(due, due)
+        late.append((due - due.replace(hour=3, minute=0, second=0, microsecond=0)).total_seconds())
+    assert min(late) >= 0
+    assert max(late) <= jitter_s
+    assert len(set(late)) == (40 if jitter_s else 1)
+    assert due.date() == datetime(2026, 2, 9).date()  # forty days on: none was left out, none came twice
 
 
 @pytest.mark.parametrize(("grace_s", "again"), [(1_800, ["sensor"]), (1, [])])
