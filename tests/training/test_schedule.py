@@ -28,6 +28,7 @@ from training.job import JobInvalid, load_job
 from training.refusals import TrainingError
 from training.runs import Ran, Runs
 from training.schedule import Planned, Scheduler
+from training.schedule_metrics import ScheduleCollector
 from training.schedule_status import StatusFile
 from training.scheduling import plan
 from training.tables import Retrain, Schedule
@@ -421,6 +422,34 @@ def test_the_status_survives_a_restart_and_a_second_scheduler_is_told_of_the_fir
     document = json.loads((tmp_path / "status.json").read_bytes())
     assert document["format"] == 1
     assert document["jobs"]["sensor"]["runs"] == {"published": 1}
+
+
+def test_the_metrics_tell_what_the_status_does(tmp_path):
+    """By model: when the last run began, when the last ended well, when the next is due; how many ended and how."""
+    with Night(tmp_path, ("sensor", "finance"), on_drift=True, cool_down_s=0) as night:
+        night.drifts(1_000.0)
+        night.scheduler.look()
+        night.ended(1)
+        succeeded, night.now = night.now, night.now + timedelta(hours=5)
+        night.runner.outcome = "error"
+        night.drifts(2_000.0)
+        night.scheduler.look()
+        night.ended(2)
+        status = night.status.of("sensor")
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in ScheduleCollector(night.status).collect()
+            for sample in family.samples
+        }
+    assert found["recurve_retrain_last_run_timestamp_seconds", "sensor"] == night.now.timestamp()
+    for what in ("success", "published"):
+        assert found[f"recurve_retrain_last_{what}_timestamp_seconds", "sensor"] == succeeded.timestamp()
+    assert found["recurve_retrain_next_run_timestamp_seconds", "sensor"] == status.next_run.timestamp()
+    assert found["recurve_retrain_running", "sensor"] == 0.0
+    assert found["recurve_retrain_runs_total", "sensor", "published"] == 1
+    assert found["recurve_retrain_runs_total", "sensor", "error"] == 1
+    of_another = {name for name, model, *_ in found if model == "finance"}
+    assert of_another == {"recurve_retrain_next_run_timestamp_seconds", "recurve_retrain_running"}
 
 
 def test_a_status_file_that_does_not_read_is_set_aside(tmp_path):
