@@ -280,6 +280,17 @@ def test_a_candidate_that_was_taken_away_undecided_and_is_labelled_again_late_ge
     assert court.labels() == {"stable": 2, "previous": 1}
 
 
+@pytest.mark.parametrize("ahead_s", [3600.0, 900 * 86400.0])
+def test_a_trial_by_a_clock_that_was_ahead_begins_anew_once_the_clock_is_right(court, ahead_s):
+    """Its last minute is yet to come, and its deadline may be years away: nothing would be judged until then."""
+    court.clock.now += ahead_s
+    court.minutes(0.4, 3)
+    court.clock.now -= ahead_s
+    court.minutes(0.4, LEAST + 5)
+    assert court.labels() == {"stable": 2, "previous": 1}
+    assert court.evidence()["earlier"][-1]["verdict"] is None
+
+
 def test_labels_that_move_between_evidence_and_promotion_are_not_overruled(court, monkeypatch):
     court.minutes(0.4, LEAST + 1)
     keep = court.repository.keep_evidence
