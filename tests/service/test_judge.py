@@ -48,13 +48,13 @@ class Observed:
 class Court:
     """A process's judge over a repository and a store, with a clock that is set."""
 
-    def __init__(self, root, url="memory://", clock=None, store=None, terms=None):
+    def __init__(self, root, url="memory://", clock=None, store=None, terms=None, minute_s=60.0):
         self.clock = clock or SettableClock(NOON)
         self.store = store or open_store(url)
         self.repository, self.registry, self.observed = Repository(root), Registry(), Observed()
         loader = Loader(self.repository, self.registry, lambda bundle, spec: LeakyIntegrator())
         loader.refresh()
-        self.sums = MinuteSums(self.store, self.clock)
+        self.sums = MinuteSums(self.store, self.clock, minute_s)
         self.judge = Judge(
             self.registry,
             self.repository,
@@ -375,8 +375,7 @@ def test_evidence_that_does_not_read_begins_the_trial_anew(court, spoil):
 
 
 def test_the_thread_judges_and_ends_when_it_is_stopped(root):
-    court = Court(root)
-    court.sums.minute_s = 0.05
+    court = Court(root, minute_s=0.05)
     before = threading.active_count()
     court.judge.start()
     wait_until(lambda: court.evidence() is not None, 30.0, "evidence")
