@@ -42,6 +42,7 @@ holdout = 200
 keep = 1
 minimum_new = 48
 start = "{start}"
+{window}
 """
 
 
@@ -61,8 +62,8 @@ class Shore:
         (folder / "tide.csv").write_text("time,level\n")
         self.says()
 
-    def says(self, start="warm", epochs=12, rate=8e-3):
-        (self.folder / "tide.toml").write_text(JOB.format(start=start, epochs=epochs, rate=rate))
+    def says(self, start="warm", epochs=12, rate=8e-3, window=""):
+        (self.folder / "tide.toml").write_text(JOB.format(start=start, epochs=epochs, rate=rate, window=window))
 
     def grow(self, count, period):
         with (self.folder / "tide.csv").open("a") as file:
@@ -101,7 +102,7 @@ def story(tmp_path_factory):
     shore.repository.set_label("tide", "stable", 2)
     shore.repository.drop_label("tide", "candidate")
     told["labels"] = shore.repository.labels("tide").labels
-    shore.says(start="scratch", epochs=1, rate=1e-6)
+    shore.says(start="scratch", epochs=1, rate=1e-6, window='window = "sliding"\nlength = 1000')
     with told["moments"]["rejected"].of():
         told["worse"] = shore.retrain()
     told["after a rejection"] = shore.retrain()
@@ -144,6 +145,15 @@ def test_what_beats_the_champion_on_untouched_data_becomes_the_candidate(story):
     page = (shore.repository.bundle("tide", 2) / "report" / "report.html").read_text()
     assert "Published as candidate" in page
     assert "200 observations that neither has learnt from" in page
+
+
+def test_a_window_takes_all_there_is_or_slides_along_with_the_newest(story):
+    """Before the holdout, which comes on top."""
+    _, told = story
+    for when, used in (("changed", 1_500 + 47 + 1_200), ("worse", 1_000 + 200)):
+        rows = told[when][0]["rows"]
+        assert rows["used"] == used
+        assert rows["all"] >= 1_500 + 47 + 1_200
 
 
 def test_a_candidate_on_trial_is_not_pushed_aside(story):
