@@ -22,7 +22,7 @@ FRAME = struct.Struct("<4sIIB")
 ROWS_HEAD = struct.Struct("<HBHHIHQdd")  # number, flags, bytes of tenant and client, n, F, first step, absorbed, begun
 TIMED = 1
 MODEL, ROWS = 0, 1
-LONGEST = 1 << 28  # a longer body is none
+LONGEST = 1 << 28  # a longer body is none; nor is an empty one, which zeros behind a mark would be
 
 
 class NotAJournal(ValueError):
@@ -147,7 +147,7 @@ def _body(data: bytes, at: int) -> tuple[int, bytes | None]:
     if at + FRAME.size > len(data):
         return 0, None
     mark, length, checksum, kind = FRAME.unpack_from(data, at)
-    if mark != MARK or length > LONGEST or at + FRAME.size + length > len(data):
+    if mark != MARK or not 0 < length <= LONGEST or at + FRAME.size + length > len(data):
         return 0, None
     body = data[at + FRAME.size : at + FRAME.size + length]
     return kind, body if crc32(body, kind) == checksum else None

@@ -15,6 +15,7 @@ LABELS = "labels.json"
 STABLE = "stable"
 CANDIDATE = "candidate"  # runs in the shadow of stable
 PREVIOUS = "previous"  # what was stable before the last promotion: kept and loaded, for a rollback
+_MOST = 2**53  # generations; a record keeps them in 64 bits, and JSON's numbers are exact up to here
 
 
 class Labels(BaseModel):
@@ -23,7 +24,7 @@ class Labels(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: Literal[1] = 1
-    generation: Annotated[int, Field(ge=0)] = 0
+    generation: Annotated[int, Field(ge=0, le=_MOST)] = 0
     labels: dict[Name, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
     def moved(self, label: str, version: int | None) -> Labels:

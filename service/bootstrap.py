@@ -130,8 +130,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     )
     loader.refresh()
     sweeper = _sweeper(settings, registry, store, clock, metrics.sessions)
-    drift_lease = Lease(store, "drift", clock)
-    drift = DriftWatch(registry, store, sums, drift_lease, metrics.drift, settings.models_dir, settings.drift_every_s)
+    drift_lease, every_s = Lease(store, "drift", clock), settings.drift_every_s
+    drift = DriftWatch(registry, store, sums, drift_lease, clock, metrics.drift, settings.models_dir, every_s)
     terms = Terms(settings.promote, settings.promote_level, settings.promote_deadline_h)
     judge = Judge(registry, repository, labels, sums, Lease(store, "judge", clock), clock, metrics.trials, terms)
     parts = (sums, metrics, loader, sweeper, drift, judge, observed)

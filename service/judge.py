@@ -18,7 +18,7 @@ from models.manifest import Manifest, read_manifest
 from models.repository import Repository
 from service.core import minutes
 from service.core.errors import LabelsMoved, RecurveError, RepositoryReadOnly, StoreUnavailable
-from service.core.lease import Lease
+from service.core.lease import MARGIN_S, Lease
 from service.core.ports import Clock, MovesLabels
 from service.core.registry import Registry
 from service.core.requests import Answer, PredictRequest
@@ -165,6 +165,8 @@ class Judge(Looking):
     def _is_over(self, trial: Trial, version: int, candidate: Manifest, served: Manifest, generation: int) -> bool:
         """Whether the trial that was kept is another one than that which the labels ask for now."""
         if not trial.is_of(version, candidate.fingerprint, served.fingerprint):
+            return True
+        if trial.through > self._clock() + MARGIN_S:  # a clock that was ahead began it, or looked at it
             return True
         if trial.generation in (None, generation):
             return False

@@ -26,6 +26,7 @@ from training.tables import Schedule
 log = logging.getLogger("training.schedule")
 WORKED: tuple[Outcome, ...] = ("published", "rejected", "nothing_new")
 Reason = Literal["cron", "drift"]
+SOON = timedelta(seconds=5)  # no plan is moved to so soon: a run that has just begun must not be planned anew
 
 
 class Runner(Protocol):
@@ -95,13 +96,19 @@ class Scheduler:
             self._clock.shutdown(wait=True)
 
     def look(self) -> None:
-        """Begin runs for drift that was noted and not answered yet, and write down what is due next."""
+        """Begin runs for drift that was noted and not answered yet, and write down what is due next.
+
+        Also sees to what is due where the clock was set, or the machine slept: the library's timer knows nothing of it.
+        """
         for name, each in self._planned.items():
+            self._plan_anew(name, each.schedule)
             self._note_next(name)
             if each.schedule.on_drift and self._drifted(name, each.schedule):
                 self._clock.add_job(
                     self.run, args=(name, "drift"), id=f"{name} drift", replace_existing=True, misfire_grace_time=None
                 )
+
+        self._clock.wakeup()
 
     def busy(self, name: str) -> bool:
         """Whether a run of this model is under way or waits for room."""
@@ -159,10 +166,25 @@ class Scheduler:
             due = min(due, known.last_end)
         return due
 
+    def _plan_anew(self, name: str, schedule: Schedule) -> None:
+        """Replace a plan that a clock which was ahead has made."""
+        found = self._clock.get_job(name)  # before the time is read: a run that begins in between was due by then
+        now = self._now()
+        coming = trigger_of(schedule.model_copy(update={"jitter_s": 0})).get_next_fire_time(None, now)
+        if found is None or coming - now < SOON:
+            return
+        if found.next_run_time > coming + timedelta(seconds=schedule.jitter_s):
+            log.info("%s is planned anew: the clock was set back", name)
+            self._clock.modify_job(name, next_run_time=coming)
+
     def _drifted(self, name: str, schedule: Schedule) -> bool:
-        """Whether there is drift of the version that is served, unanswered, and no run too short a while ago."""
-        drift, known = read_drift(self._repository.root / name), self._status.of(name)
-        if drift is None or drift.at <= (known.drift_answered or 0.0) or self.busy(name):
+        """Whether there is drift of the version that is served, unanswered, and no run too short a while ago. What a
+        clock that was ahead has left behind hides nothing."""
+        drift, known, now = read_drift(self._repository.root / name), self._status.of(name), self._now()
+        if drift is None or self.busy(name):
+            return False
+        answered = known.drift_answered or 0.0
+        if drift.at == answered or drift.at < answered <= now.timestamp():
             return False
         try:
             if self._repository.labels(name).labels.get(STABLE) != drift.version:
@@ -171,7 +193,7 @@ class Scheduler:
             log.warning("%s: %s", name, exc)
             return False
         cooled = timedelta(seconds=schedule.cool_down_s)
-        return known.last_run is None or self._now() >= known.last_run + cooled
+        return known.last_run is None or not known.last_run <= now < known.last_run + cooled
 
     def _note_next(self, name: str) -> JobStatus:
         schedule, found, known = self._planned[name].schedule, self._clock.get_job(name), self._status.of(name)

@@ -13,9 +13,9 @@ from typing import Protocol
 from models.drift import Drift, read_drift, report_drift
 from models.errors import RepositoryError
 from service.core.errors import RecordCorrupt, StoreUnavailable
-from service.core.lease import Lease
+from service.core.lease import MARGIN_S, Lease
 from service.core.minutes import Minute
-from service.core.ports import StateStore, Stored
+from service.core.ports import Clock, StateStore, Stored
 from service.core.registry import Registry
 from service.drift.apart import Changes, DetectorApart, DetectorFailed, Shares
 from service.drift.history import MOST, Change, ErrorMinute, History, decode, encode, place, ratio
@@ -57,6 +57,7 @@ class DriftWatch(Looking):
         store: StateStore,
         sums: Sums,
         lease: Lease,
+        clock: Clock,
         observer: ObservesDrift,
         models_dir: Path,
         every_s: float,
@@ -67,6 +68,7 @@ class DriftWatch(Looking):
         self._store = store
         self._sums = sums
         self._lease = lease
+        self._clock = clock
         self._observer = observer
         self._models_dir = models_dir
         self._every_s = every_s
@@ -126,12 +128,12 @@ class DriftWatch(Looking):
                 self._tell(name, after, new=after.change is not None and after.change != before.change)
 
     def _history(self, model: str, version: int) -> tuple[Stored | None, History]:
-        """What is kept of the version; a new one's history begins empty."""
+        """What is kept of the version; a new one's history begins empty, and so does one of a clock that was ahead."""
         stored = self._store.load(place(model))
         if stored is not None:
             try:
                 history = decode(place(model), stored.blob)
-                if history.version == version:
+                if history.version == version and not self._is_to_come(history.latest):
                     return stored, history
             except RecordCorrupt as error:
                 logger.error("a history of live errors begins anew", extra={"model": model, "why": error.detail})
@@ -156,11 +158,15 @@ class DriftWatch(Looking):
         folder = self._models_dir / model
         try:
             known = read_drift(folder)
-            if known is None or known.at < drift.at:  # also where the one who noticed it was ended before this
+            # also where the one who noticed it was ended before this, or the one before had a clock that was ahead
+            if known is None or known.at < drift.at or self._is_to_come(known.at):
                 report_drift(folder, drift)
         except (OSError, RepositoryError) as error:
             if new:
                 logger.warning("the repository can't be told of it", extra={"model": model, "why": str(error)})
+
+    def _is_to_come(self, at: float) -> bool:
+        return at > self._clock() + MARGIN_S
 
 
 def _after(history: History, changes: Sequence[tuple[int, int]]) -> History:

@@ -1,9 +1,10 @@
-"""The observation log: a witness packs what was absorbed, a thread writes it to this process's journal."""
+"""The observation log: a witness notes what was absorbed, a thread packs it and writes it to this process's journal."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 from time import monotonic
@@ -17,10 +18,14 @@ from service.core.types import ClientKey, ModelSpec
 
 logger = logging.getLogger(__name__)
 
+_Noted = tuple[int, ClientKey, PredictRequest, int, float, float]  # number of the model, last step, begun, when
+
 EVERY = "*"
 FLUSH_S = 1.0  # between two writes
 HURRY_BYTES = 1 << 20  # so much waiting is written at once
 MOST_BYTES = 16 << 20  # more does not wait: the disk is stuck, and what comes is lost
+MOST_NOTED = 4096  # requests that wait to be packed, of no more than SHORT observations each; others are packed at once
+SHORT = 8
 JOURNAL_BYTES = 64 << 20
 
 
@@ -52,6 +57,7 @@ class ObservationLog:
         self._clock = clock
         self._observer = observer
         self._journal_s = journal_s
+        self._noted: deque[_Noted] = deque()  # in front of what waits
         self._lock = threading.Lock()  # over what waits: held for moments
         self._waiting: list[bytes] = []
         self._waiting_bytes = self._waiting_rows = self._lost_rows = 0
@@ -67,22 +73,31 @@ class ObservationLog:
         self._thread: threading.Thread | None = None
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
-        """See Witness. Packs the rows and leaves them to the thread."""
+        """See Witness. Notes the rows and leaves them to the thread, which packs many in the time of a few. Where it is
+        behind, they are packed here, so that they are counted."""
         model = key.model
         if model not in self._models and EVERY not in self._models:
             return
         number = self._numbers.get((model, answer.spec.fingerprint))
         if number is None:
             number = self._declare(model, answer.spec)
-        values, now = request.observations, self._clock()
+        noted = number, key, request, answer.step, answer.begun, self._clock()
+        if len(request.observations) > SHORT or len(self._noted) >= MOST_NOTED:
+            self._pack(noted)
+        else:
+            self._noted.append(noted)
+
+    def _pack(self, noted: _Noted) -> None:
+        number, key, request, step, begun, now = noted
+        values = request.observations
         n, width = values.shape
         frame = packed(
             number,
             key.tenant.encode(),
             key.client.encode(),
-            answer.step - n + 1,
+            step - n + 1,
             now,
-            answer.begun,
+            begun,
             request.times,
             values.astype("<f4", copy=False).tobytes(),
             (n, width),
@@ -142,6 +157,8 @@ class ObservationLog:
 
     def write(self) -> None:
         """Bring what waits onto the medium, and close the journal if it is time. Called by one thread at a time."""
+        for _ in range(len(self._noted)):
+            self._pack(self._noted.popleft())
         with self._lock:
             lost, self._lost_rows = self._lost_rows, 0
             room = not self._unsynced  # else the disk is in trouble: what waits goes on waiting

@@ -60,6 +60,20 @@ def test_a_journal_torn_at_its_beginning_is_empty():
         assert steps(MAGIC[:cut])[0] == []
 
 
+@pytest.mark.parametrize("left", [lambda size: b"", bytes], ids=["cut off", "zeros"])
+def test_whatever_a_crash_left_of_a_journal_gives_the_rows_that_were_whole_before_it(left):
+    """Torn at every byte, its declaration included; a power cut leaves a file its length, with zeros at its end."""
+    frames = [frame(1, 1.0, 2.0), frame(2, 3.0, 4.0, times=(7.0,)), frame(3, 5.0, 6.0)]
+    ends = [len(whole(*frames[:n])) for n in range(1, 4)]
+    data = whole(*frames)
+    for cut in range(len(MAGIC), len(data)):
+        torn = data[:cut] + left(len(data) - cut)
+        found, damage = steps(torn)
+        intact = sum(torn[:end] == data[:end] for end in ends)
+        assert found == [1, 2, 3][:intact], f"torn at byte {cut}"
+        assert damage.places <= 1
+
+
 def test_a_flipped_bit_loses_its_frame_alone():
     frames = [frame(step, 1.0, float(step)) for step in range(1, 6)]
     data = whole(*frames)

@@ -284,7 +284,14 @@ def test_foreign_entries_in_the_repository_are_no_models_and_no_versions(reposit
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"format": 2, "generation": 1, "labels": {}}', b'{"labels": {"a": 0}}']
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"format": 2, "generation": 1, "labels": {}}',
+        b'{"labels": {"a": 0}}',
+        b'{"generation": 18446744073709551616, "labels": {"stable": 1}}',  # more than a record can keep
+    ],
 )
 def test_damaged_labels_are_an_error_and_not_the_absence_of_labels(repository, content):
     publish_sample(repository)

@@ -77,9 +77,9 @@ class Post:
         self.watch = self.another()
 
     def another(self):
-        lease = Lease(self.store, "drift", self.clock)
+        lease, told = Lease(self.store, "drift", self.clock), self.metrics.drift
         return DriftWatch(
-            self.registry, self.store, self.sums, lease, self.metrics.drift, self.folder, EVERY_S, changes_here
+            self.registry, self.store, self.sums, lease, self.clock, told, self.folder, EVERY_S, changes_here
         )
 
     def pass_minutes(self, count, ratio, scored=10):
@@ -162,6 +162,21 @@ def test_whoever_looks_next_goes_on_from_what_was_seen(post):
     post.watch = post.another()
     post.pass_minutes(100, 1.4)
     assert post.noted() == (1.0, 1.0)
+
+
+def test_a_history_by_a_clock_that_was_ahead_begins_anew_once_the_clock_is_right(post):
+    """Else nothing would be looked at until its last minute has passed, nor reported while drift.json is newer."""
+    post.clock.now += 900 * 86400.0
+    post.pass_minutes(300, 0.8)
+    post.pass_minutes(300, 1.4)
+    assert post.noted() == (1.0, 1.0)
+    post.clock.now -= 900 * 86400.0
+    post.sums.kept.clear()  # a fleet's: those to come are not closed
+    post.pass_minutes(300, 0.8)
+    assert post.noted() == (1.0, 0.0)
+    post.pass_minutes(300, 1.4)
+    assert post.noted() == (2.0, 1.0)
+    assert read_drift(post.folder / "toy").at < post.clock.now
 
 
 def test_one_who_notices_and_ends_before_it_says_so_is_made_up_for(post, monkeypatch):

@@ -48,13 +48,13 @@ class Observed:
 class Court:
     """A process's judge over a repository and a store, with a clock that is set."""
 
-    def __init__(self, root, url="memory://", clock=None, store=None, terms=None):
+    def __init__(self, root, url="memory://", clock=None, store=None, terms=None, minute_s=60.0):
         self.clock = clock or SettableClock(NOON)
         self.store = store or open_store(url)
         self.repository, self.registry, self.observed = Repository(root), Registry(), Observed()
         loader = Loader(self.repository, self.registry, lambda bundle, spec: LeakyIntegrator())
         loader.refresh()
-        self.sums = MinuteSums(self.store, self.clock)
+        self.sums = MinuteSums(self.store, self.clock, minute_s)
         self.judge = Judge(
             self.registry,
             self.repository,
@@ -280,6 +280,17 @@ def test_a_candidate_that_was_taken_away_undecided_and_is_labelled_again_late_ge
     assert court.labels() == {"stable": 2, "previous": 1}
 
 
+@pytest.mark.parametrize("ahead_s", [3600.0, 900 * 86400.0])
+def test_a_trial_by_a_clock_that_was_ahead_begins_anew_once_the_clock_is_right(court, ahead_s):
+    """Its last minute is yet to come, and its deadline may be years away: nothing would be judged until then."""
+    court.clock.now += ahead_s
+    court.minutes(0.4, 3)
+    court.clock.now -= ahead_s
+    court.minutes(0.4, LEAST + 5)
+    assert court.labels() == {"stable": 2, "previous": 1}
+    assert court.evidence()["earlier"][-1]["verdict"] is None
+
+
 def test_labels_that_move_between_evidence_and_promotion_are_not_overruled(court, monkeypatch):
     court.minutes(0.4, LEAST + 1)
     keep = court.repository.keep_evidence
@@ -364,8 +375,7 @@ def test_evidence_that_does_not_read_begins_the_trial_anew(court, spoil):
 
 
 def test_the_thread_judges_and_ends_when_it_is_stopped(root):
-    court = Court(root)
-    court.sums.minute_s = 0.05
+    court = Court(root, minute_s=0.05)
     before = threading.active_count()
     court.judge.start()
     wait_until(lambda: court.evidence() is not None, 30.0, "evidence")

@@ -38,7 +38,7 @@ def sweeper(tmp_path, store):
 def drift_watch(tmp_path, store):
     lease, metrics = Lease(store, "drift", time.time), Metrics()
     sums = MinuteSums(store, time.time, 0.1)
-    return DriftWatch(Registry(), store, sums, lease, metrics.drift, tmp_path, 0.1), "look"
+    return DriftWatch(Registry(), store, sums, lease, time.time, metrics.drift, tmp_path, 0.1), "look"
 
 
 def judge(tmp_path, store):

@@ -10,7 +10,12 @@ from click.testing import CliRunner
 from models.disk import try_lock
 from models.manifest import MODEL_KERAS
 from models.repository import Repository
+from service.core.registry import Registry
+from service.engines import open_engine
+from service.loader import Loader
+from tests.training.moments import Moments
 from training.__main__ import main
+from training.retention import finish_publishing
 
 JOB = """
 name = "tide"
@@ -37,6 +42,7 @@ holdout = 200
 keep = 1
 minimum_new = 48
 start = "{start}"
+{window}
 """
 
 
@@ -56,8 +62,8 @@ class Shore:
         (folder / "tide.csv").write_text("time,level\n")
         self.says()
 
-    def says(self, start="warm", epochs=12, rate=8e-3):
-        (self.folder / "tide.toml").write_text(JOB.format(start=start, epochs=epochs, rate=rate))
+    def says(self, start="warm", epochs=12, rate=8e-3, window=""):
+        (self.folder / "tide.toml").write_text(JOB.format(start=start, epochs=epochs, rate=rate, window=window))
 
     def grow(self, count, period):
         with (self.folder / "tide.csv").open("a") as file:
@@ -80,20 +86,25 @@ class Shore:
 def story(tmp_path_factory):
     """A model's life, told by the summaries of its runs."""
     shore, told = Shore(tmp_path_factory.mktemp("shore")), {}
+    told["moments"] = {
+        how: Moments(shore.folder / "models", tmp_path_factory.mktemp(how)) for how in ("published", "rejected")
+    }
     shore.grow(1_500, 24)
     told["first"] = shore.retrain()
     told["again"] = shore.retrain()
     shore.grow(47, 9)
     told["too few"] = shore.retrain()
     shore.grow(1_200, 9)
-    told["changed"] = shore.retrain()
+    with told["moments"]["published"].of():
+        told["changed"] = shore.retrain()
     shore.grow(100, 9)
     told["on trial"] = shore.retrain()
     shore.repository.set_label("tide", "stable", 2)
     shore.repository.drop_label("tide", "candidate")
     told["labels"] = shore.repository.labels("tide").labels
-    shore.says(start="scratch", epochs=1, rate=1e-6)
-    told["worse"] = shore.retrain()
+    shore.says(start="scratch", epochs=1, rate=1e-6, window='window = "sliding"\nlength = 1000')
+    with told["moments"]["rejected"].of():
+        told["worse"] = shore.retrain()
     told["after a rejection"] = shore.retrain()
     return shore, told
 
@@ -136,6 +147,15 @@ def test_what_beats_the_champion_on_untouched_data_becomes_the_candidate(story):
     assert "200 observations that neither has learnt from" in page
 
 
+def test_a_window_takes_all_there_is_or_slides_along_with_the_newest(story):
+    """Before the holdout, which comes on top."""
+    _, told = story
+    for when, used in (("changed", 1_500 + 47 + 1_200), ("worse", 1_000 + 200)):
+        rows = told[when][0]["rows"]
+        assert rows["used"] == used
+        assert rows["all"] >= 1_500 + 47 + 1_200
+
+
 def test_a_candidate_on_trial_is_not_pushed_aside(story):
     found, _ = story[1]["on trial"]
     assert (found["exit"], found["text"]) == (4, "version 2 is still on trial as candidate")
@@ -160,6 +180,49 @@ def test_what_does_not_beat_the_champion_is_rejected_with_a_report_that_says_why
 def test_what_was_rejected_is_not_tried_again_on_the_same_data(story):
     found, _ = story[1]["after a rejection"]
     assert (found["outcome"], found["rows"]["new"]) == ("nothing_new", 0)
+
+
+def served_from(root):
+    """What a worker serves that begins with this repository: its labels' versions, loaded and run once."""
+    registry = Registry()
+    loader = Loader(Repository(root), registry, lambda bundle, spec: open_engine(bundle, spec, "litert"))
+    loader.refresh()
+    assert loader.problems() == []
+    model = registry.model("tide")
+    assert set(model.versions) == set(model.labels.values())
+    return dict(model.labels)
+
+
+def test_a_whole_retrain_killed_at_any_moment_leaves_a_repository_that_is_valid_and_served(story):
+    """The real thing: gathered, fitted, exported, judged, published and labelled; see `moments`."""
+    _, told = story
+    moments, outcomes = told["moments"]["published"], []
+    assert {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"} <= set(moments.calls)
+    assert len(moments.copies) > 20
+    for root in moments.copies:
+        repository = Repository(root)
+        for version in repository.versions("tide"):
+            repository.verify("tide", version)
+        outcomes.append((repository.versions("tide"), served_from(root)))
+        finish_publishing(repository, "tide")  # as the next run does
+        labels = {"stable": 1} | ({"candidate": 2} if 2 in repository.versions("tide") else {})
+        assert repository.labels("tide").labels == labels == served_from(root)
+        with repository.stage("tide") as staging:
+            assert list((root / "tide").glob(".staging-*")) == [staging.parent], "a killed run's is cleared"
+    in_order = [each for n, each in enumerate(outcomes) if n == 0 or each != outcomes[n - 1]]
+    assert in_order == [([1], {"stable": 1}), ([1, 2], {"stable": 1}), ([1, 2], {"stable": 1, "candidate": 2})]
+
+
+def test_a_rejection_killed_at_any_moment_changes_nothing_that_is_served(story):
+    _, told = story
+    reports = []
+    for root in told["moments"]["rejected"].copies:
+        assert Repository(root).versions("tide") == [1, 2]
+        assert served_from(root) == told["labels"]
+        page = root / "tide.refused" / "report.html"
+        reports.append(page.exists() and "</html>" in page.read_text())
+    assert reports == sorted(reports)
+    assert set(reports) == {False, True}
 
 
 def test_a_second_run_of_a_model_is_told_of_the_first_and_a_dead_one_holds_nothing(story):

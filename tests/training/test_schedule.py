@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import apscheduler.schedulers.base
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ from training.job import JobInvalid, load_job
 from training.refusals import TrainingError
 from training.runs import Ran, Runs
 from training.schedule import Planned, Scheduler
+from training.schedule_metrics import ScheduleCollector
 from training.schedule_status import StatusFile
 from training.scheduling import plan
 from training.tables import Retrain, Schedule
@@ -238,6 +240,58 @@ def test_a_next_run_from_a_clock_that_was_ahead_is_worked_out_anew(tmp_path):
     assert night.runner.began == []
 
 
+def test_a_clock_that_is_set_back_while_the_scheduler_runs_leaves_no_run_planned_for_long_after(tmp_path):
+    cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    ahead = Night(tmp_path, cron=cron)
+    ahead.now += timedelta(days=900)
+    with ahead as night:
+        assert night.status.of("sensor").next_run > night.now - timedelta(days=1)
+        night.now -= timedelta(days=900)
+        for _ in range(2):
+            night.scheduler.look()
+        assert night.now < night.status.of("sensor").next_run < night.now + timedelta(days=1)
+    assert night.runner.began == []
+
+
+def test_a_run_that_a_jump_of_the_clock_made_due_begins_at_the_next_look(tmp_path, monkeypatch):
+    """As after a machine has slept: what the library waits for is no time of day."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=13)
+
+    with Night(tmp_path, cron=f"0 {(datetime.now(UTC).hour + 12) % 24} * * *") as night:
+        monkeypatch.setattr(apscheduler.schedulers.base, "datetime", Later)
+        night.scheduler.look()
+        night.ended(1)
+    assert night.runner.began == ["sensor"]
+
+
+def test_drift_is_answered_also_after_a_run_by_a_clock_that_was_ahead(tmp_path):
+    with Night(tmp_path, on_drift=True) as night:
+        ahead = night.now + timedelta(days=900)
+        night.status.change("sensor", last_run=ahead, drift_answered=ahead.timestamp())
+        night.drifts(night.now.timestamp() - 60)
+        night.scheduler.look()
+        night.ended(1)
+        assert night.status.of("sensor").drift_answered == night.now.timestamp() - 60
+    assert night.runner.began == ["sensor"]
+
+
+@pytest.mark.parametrize("jitter_s", [0, 600])
+def test_a_run_begins_up_to_its_jitter_later_and_no_two_in_step(jitter_s):
+    trigger = trigger_of(Schedule(cron="0 3 * * *", jitter_s=jitter_s))
+    due, late = datetime(2026, 1, 1, tzinfo=UTC), []
+    for _ in range(40):
+        due = trigger.get_next_fire_time(due, due)
+        late.append((due - due.replace(hour=3, minute=0, second=0, microsecond=0)).total_seconds())
+    assert min(late) >= 0
+    assert max(late) <= jitter_s
+    assert len(set(late)) == (40 if jitter_s else 1)
+    assert due.date() == datetime(2026, 2, 9).date()  # forty days on: none was left out, none came twice
+
+
 @pytest.mark.parametrize(("grace_s", "again"), [(1_800, ["sensor"]), (1, [])])
 def test_a_run_that_a_stop_cut_short_is_done_again_at_the_next_start_within_its_grace(tmp_path, grace_s, again):
     cron = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
@@ -368,6 +422,34 @@ def test_the_status_survives_a_restart_and_a_second_scheduler_is_told_of_the_fir
     document = json.loads((tmp_path / "status.json").read_bytes())
     assert document["format"] == 1
     assert document["jobs"]["sensor"]["runs"] == {"published": 1}
+
+
+def test_the_metrics_tell_what_the_status_does(tmp_path):
+    """By model: when the last run began, when the last ended well, when the next is due; how many ended and how."""
+    with Night(tmp_path, ("sensor", "finance"), on_drift=True, cool_down_s=0) as night:
+        night.drifts(1_000.0)
+        night.scheduler.look()
+        night.ended(1)
+        succeeded, night.now = night.now, night.now + timedelta(hours=5)
+        night.runner.outcome = "error"
+        night.drifts(2_000.0)
+        night.scheduler.look()
+        night.ended(2)
+        status = night.status.of("sensor")
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in ScheduleCollector(night.status).collect()
+            for sample in family.samples
+        }
+    assert found["recurve_retrain_last_run_timestamp_seconds", "sensor"] == night.now.timestamp()
+    for what in ("success", "published"):
+        assert found[f"recurve_retrain_last_{what}_timestamp_seconds", "sensor"] == succeeded.timestamp()
+    assert found["recurve_retrain_next_run_timestamp_seconds", "sensor"] == status.next_run.timestamp()
+    assert found["recurve_retrain_running", "sensor"] == 0.0
+    assert found["recurve_retrain_runs_total", "sensor", "published"] == 1
+    assert found["recurve_retrain_runs_total", "sensor", "error"] == 1
+    of_another = {name for name, model, *_ in found if model == "finance"}
+    assert of_another == {"recurve_retrain_next_run_timestamp_seconds", "recurve_retrain_running"}
 
 
 def test_a_status_file_that_does_not_read_is_set_aside(tmp_path):

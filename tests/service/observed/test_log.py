@@ -179,6 +179,28 @@ def test_no_more_waits_while_the_disk_is_stuck_than_is_promised(desk, monkeypatc
     assert desk.rows()[-1][1] == 61
 
 
+def test_no_more_is_noted_than_is_promised_while_the_thread_is_stuck_in_the_disk(desk, monkeypatch):
+    monkeypatch.setattr(log_module, "MOST_NOTED", 10)
+    monkeypatch.setattr(log_module, "MOST_BYTES", 1000)
+    for value in range(60):  # and nobody writes
+        desk.send((float(value), 2.0))
+        assert len(desk.log._noted) <= 10
+        assert sum(map(len, desk.log._waiting)) <= 1000 + 200
+    desk.log.stop()
+    kept = [row[1] for row in desk.rows()]
+    assert 10 < len(kept) == len(set(kept)) < 60
+    assert (desk.counts.logged, desk.counts.lost) == (len(kept), 60 - len(kept))
+
+
+def test_many_observations_of_one_request_are_packed_at_once(desk):
+    """So that a bounded number of requests is a bounded number of bytes."""
+    desk.send(*((float(value), 0.0) for value in range(100)))
+    assert len(desk.log._noted) == 0
+    desk.send((5.0, 6.0))
+    desk.log.stop()
+    assert [(row[1], len(row[4])) for row in desk.rows()] == [(1, 200), (101, 2)]
+
+
 def test_a_disk_that_stays_full_loses_what_waits_at_the_stop(desk, monkeypatch):
     desk.send((1.0, 2.0))
     with monkeypatch.context() as patched:
