@@ -17,9 +17,9 @@ DECAY = 1.0 - 1.0 / WINDOW
 STRETCH = 0.05  # how far an interval's width moves at one observation, in the logarithm, times missed - its share
 STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as the model's own, or as narrow
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
-_LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
-_MOST_ANOMALY = 1e9
-_MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
+LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
+MOST_ANOMALY = 1e9
+MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 _UNMARKED = (0.0,) * MARKS
 
 
@@ -70,7 +70,7 @@ def score(
 
     `points`: the K point forecasts; `ends`: lower and upper bound of each in turn, None without. A target that no
     feature observes adds nothing, and its anomaly is NaN; another's is |error| / RMSE of the client's errors before
-    this one. What is summed up is an error of _MOST_ERROR at most, and so for the naive one.
+    this one. What is summed up is an error of MOST_ERROR at most, and so for the naive one.
 
     `stretch` (see Track) follows the client's misses: a little narrower after each hit, by as much more wider after a
     miss as a miss is rarer. It is adaptive conformal inference (Gibbs & Candès 2021), its alpha moved to where it
@@ -94,10 +94,10 @@ def score(
         value = seen[feature]
         absolute, step = abs(value - predicted), abs(value - before[feature])
         if known:
-            usual, least = math.sqrt(live.sums[at + 1] / live.weight), _LEAST_ERROR * scale
+            usual, least = math.sqrt(live.sums[at + 1] / live.weight), LEAST_ERROR * scale
             ratio = absolute / (usual if usual > least else least)
-            anomaly.append(ratio if ratio < _MOST_ANOMALY else _MOST_ANOMALY)
-        most = _MOST_ERROR * scale
+            anomaly.append(ratio if ratio < MOST_ANOMALY else MOST_ANOMALY)
+        most = MOST_ERROR * scale
         absolute, step = absolute if absolute < most else most, step if step < most else most
         squared, naive_squared = absolute * absolute, step * step
         sums[at] += absolute
