@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
+from service.core.many.answers import Answers
 from service.core.requests import MARKS, Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
 from service.tally import Tally, drained
@@ -41,9 +42,14 @@ class LiveErrorSums:
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness."""
-        if answer.marks is None:
-            return
-        spec, sums = answer.spec, answer.marks.sums
+        if answer.marks is not None:
+            self._add(answer.spec, answer.marks.sums)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany: their sum is what counts."""
+        self._add(answers.spec, tuple(answers.marks.sum(axis=0).tolist()))
+
+    def _add(self, spec: ModelSpec, sums: tuple[float, ...]) -> None:
         self._waiting.append((spec, sums))
         if self.adds is not None:
             scored = squared = naive_squared = 0.0

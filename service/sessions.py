@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.core.errors import AtCapacity, Contended, OrderConflict, RecurveError
+from service.core.many.answers import Answers
 from service.core.ports import Clock, StateStore
 from service.core.predictor import Limits, Predictor
 from service.core.registry import Registry
@@ -83,6 +84,12 @@ class Sessions:
         self._tally.counted(self._observations, name, answer.version).inc(observations)
         if state.filled:
             self._tally.counted(self._filled, name).inc(state.filled)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany: count these answers, one observation each."""
+        name, n = answers.spec.name, len(answers)
+        self._tally.counted(self._states, name, "carried", "").inc(n)
+        self._tally.counted(self._observations, name, answers.spec.version).inc(n)
 
     def observe_refusal(self, model: str, error: RecurveError) -> None:
         """Count a refusal that is about the client's place or room; what is wrong by itself is not."""

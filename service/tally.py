@@ -51,20 +51,27 @@ class TalliedHistogram:
         self._child = child
         self._bounds: list[float] = list(child._upper_bounds)
         self._pending: deque[float] = deque()
+        self._often: deque[tuple[float, int]] = deque()
 
     def observe(self, value: float) -> None:
         """Observe `value`, at the next settling."""
         self._pending.append(value)
 
+    def observe_often(self, value: float, times: int) -> None:
+        """Observe `value` so many times, at the next settling."""
+        self._often.append((value, times))
+
     def settle(self) -> None:
         """Sort what waits into the buckets."""
-        values = drained(self._pending)
-        if not values:
+        values, often = drained(self._pending), drained(self._often)
+        if not values and not often:
             return
         counts = [0] * len(self._bounds)
         for value in values:
             counts[bisect_left(self._bounds, value)] += 1
-        self._child._sum.inc(sum(values))
+        for value, times in often:
+            counts[bisect_left(self._bounds, value)] += times
+        self._child._sum.inc(sum(values) + sum(value * times for value, times in often))
         for bucket, count in zip(self._child._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)

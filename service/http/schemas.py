@@ -54,6 +54,13 @@ class PredictBody(ObservedBody):
     returns: Literal["last", "all"] = Field(default="last", alias="return")
 
 
+class ItemBody(PredictBody):
+    """A predict as one item of many: whose it is stands in it, and so does what is a header otherwise."""
+
+    client: str
+    idempotency_key: str | None = None
+
+
 class HistoryBody(ObservedBody):
     """A history to prime a client from."""
 
@@ -91,6 +98,20 @@ def _parse(kind: type[M], data: bytes) -> M:
         if not problem["loc"]:
             raise MalformedBody(problem["msg"] if data else "the body is empty; a JSON object is needed") from None
         raise InvalidInput(_path(problem["loc"]), problem["msg"]) from None
+    return _known_fields(kind, body)
+
+
+def check_body(kind: type[M], raw: dict[str, Any]) -> M:
+    """`raw`, a decoded JSON object, as a body. InvalidInput naming the first wrong field."""
+    try:
+        body = kind.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidInput(_path(problem["loc"]), problem["msg"]) from None
+    return _known_fields(kind, body)
+
+
+def _known_fields(kind: type[M], body: M) -> M:
     if body.model_extra:
         name = next(iter(body.model_extra))
         known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
@@ -148,9 +169,14 @@ class PinBody(Body):
 
 def idempotency_key(key: str | None) -> str | None:
     """The Idempotency-Key header's value: 1-255 visible ASCII characters, None if there is no such header."""
-    if key is not None and _KEY.fullmatch(key) is None:
+    if key is not None and not is_idempotency_key(key):
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
     return key
+
+
+def is_idempotency_key(key: str) -> bool:
+    """Whether `key` is 1 to 255 visible ASCII characters."""
+    return _KEY.fullmatch(key) is not None
 
 
 def query_flag(query: Mapping[str, str], name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from models.journal import Logged, declared, packed
 from models.journals import JournalFile
+from service.core.many.answers import Answers
 from service.core.ports import Clock
 from service.core.requests import Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
@@ -69,31 +71,58 @@ class ObservationLog:
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness. Packs the rows and leaves them to the thread."""
         model = key.model
-        if model not in self._models and EVERY not in self._models:
+        if not self._logs(model):
             return
-        number = self._numbers.get((model, answer.spec.fingerprint))
-        if number is None:
-            number = self._declare(model, answer.spec)
-        values, now = request.observations, self._clock()
+        values = request.observations
         n, width = values.shape
         frame = packed(
-            number,
+            self._number(model, answer.spec),
             key.tenant.encode(),
             key.client.encode(),
             answer.step - n + 1,
-            now,
+            self._clock(),
             answer.begun,
             request.times,
             values.astype("<f4", copy=False).tobytes(),
             (n, width),
         )
+        self._wait(frame, n)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany. As `witness` for each, with one look at the lock."""
+        asked, model = answers.asked, answers.spec.name
+        if not self._logs(model):
+            return
+        number, now, width = self._number(model, answers.spec), self._clock(), asked.observations.shape[1]
+        values, size = asked.observations.astype("<f4", copy=False).tobytes(), 4 * width
+        steps, begun = answers.steps.tolist(), answers.begun.tolist()
+        times = [math.nan] * len(steps) if asked.times is None else asked.times.tolist()
+        tenant = asked.keys[0].tenant.encode()
+        frames = [
+            packed(
+                number, tenant, key.client.encode(), step, now, life, None if time != time else (time,),
+                values[at * size : (at + 1) * size], (1, width),
+            )
+            for at, (key, step, life, time) in enumerate(zip(asked.keys, steps, begun, times, strict=True))
+        ]  # fmt: skip
+        self._wait(b"".join(frames), len(frames))
+
+    def _logs(self, model: str) -> bool:
+        return model in self._models or EVERY in self._models
+
+    def _number(self, model: str, spec: ModelSpec) -> int:
+        number = self._numbers.get((model, spec.fingerprint))
+        return self._declare(model, spec) if number is None else number
+
+    def _wait(self, frames: bytes, rows: int) -> None:
+        """Leave frames to the thread."""
         with self._lock:
-            if self._waiting_bytes + self._unsynced_bytes + len(frame) > MOST_BYTES:
-                self._lost_rows += n
+            if self._waiting_bytes + self._unsynced_bytes + len(frames) > MOST_BYTES:
+                self._lost_rows += rows
                 return
-            self._waiting.append(frame)
-            self._waiting_rows += n
-            before, self._waiting_bytes = self._waiting_bytes, self._waiting_bytes + len(frame)
+            self._waiting.append(frames)
+            self._waiting_rows += rows
+            before, self._waiting_bytes = self._waiting_bytes, self._waiting_bytes + len(frames)
         if before < HURRY_BYTES <= self._waiting_bytes:
             self._due.set()
 

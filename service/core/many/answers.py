@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.many.asked import Asked, Places
-from service.core.requests import MARKS, Answer, Marks, Previous, StateInfo
+from service.core.requests import Answer, Marks, Previous, StateInfo
 from service.core.types import FloatArray, ModelSpec
 
 
@@ -66,10 +66,3 @@ class Answers:
             self.y[places], interval, self.predicted[places], self.observed[places], self.anomaly[places],
             self.marks[places],
         )  # fmt: skip
-
-
-def marks_in_all(answers: Answers) -> tuple[float, ...]:
-    """Their marks added up: MARKS numbers for each target in turn."""
-    total: list[float] = answers.marks.sum(axis=0).tolist()
-    assert len(total) == MARKS * len(answers.spec.targets)
-    return tuple(total)

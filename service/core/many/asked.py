@@ -47,8 +47,10 @@ class Asked:
 
     def some(self, places: Places) -> Asked:
         """Those at `places`, rising."""
-        if len(places) == len(self):
-            return self
+        return self if len(places) == len(self) else self.in_order(places)
+
+    def in_order(self, places: Places) -> Asked:
+        """Those at `places`, in that order."""
         some = places.tolist()
         return Asked(
             [self.keys[place] for place in some],
