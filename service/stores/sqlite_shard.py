@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,13 +27,22 @@ _INSERT = (
     "INSERT INTO records (key, nonce, blob) VALUES (?, ?, ?) "
     "ON CONFLICT (key) DO UPDATE SET blob=excluded.blob WHERE nonce=excluded.nonce"
 )
+# Many at once, each decided on its own: a row (key, new + old nonce, where its blob is in the last value) that
+# meets a record replaces it, if that has the old nonce or the new one. One that meets none is no row to insert. A third
+# of the time of a statement for each, and one call of SQLite without the interpreter's lock.
+_SWAP_MANY = (
+    "INSERT INTO records (key, nonce, blob) SELECT column1, column2, column3 FROM (VALUES {rows}) "
+    "WHERE EXISTS (SELECT 1 FROM records WHERE key=column1) ON CONFLICT (key) DO UPDATE SET "
+    "nonce=substr(excluded.nonce, 1, 8), blob=substr(?{last}, excluded.blob >> 24, excluded.blob & 16777215) "
+    "WHERE nonce=substr(excluded.nonce, 9) OR nonce=substr(excluded.nonce, 1, 8)"
+)
 _DELETE = "DELETE FROM records WHERE key=?"
 _DELETE_IF = "DELETE FROM records WHERE key=? AND nonce=?"
 _ROWS = "SELECT rowid, key, nonce, blob FROM records WHERE rowid>? ORDER BY rowid LIMIT ?"
 _KEYS = "SELECT key FROM records WHERE key>? AND key<? ORDER BY key LIMIT ?"
 _COUNT = "SELECT count(*) FROM records WHERE key>? AND key<?"
 
-_AT_ONCE = 500  # keys in one statement: every SQLite takes 999
+_AT_ONCE = 300  # records in one statement, three values each: every SQLite takes 999
 
 # primary result codes (sqlite.org/rescode.html)
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -81,8 +91,8 @@ class Shard:
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 some = tuple(paths[start : start + _AT_ONCE])
-                rows = self._read(_LOAD_MANY.format(",".join("?" * len(some))), some)
-                found |= {path: Stored(nonce, blob) for path, nonce, blob in rows}
+                for path, nonce, blob in self._read(_load_many(len(some)), some):
+                    found[path] = Stored(nonce, blob)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
         return [found.get(path) for path in paths]
@@ -93,11 +103,15 @@ class Shard:
         As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
         """
         answers: list[bool] = []
+        fresh = [place for place, save in enumerate(saves) if save[1] is None]
+        known = [save for save in saves if save[1] is not None] if fresh else saves
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                answers.extend(connection.execute(*_saving(*save)).rowcount == 1 for save in saves)
+                answers.extend(_swapped(connection, known))
+                for place in fresh:
+                    answers.insert(place, connection.execute(*_saving(*saves[place])).rowcount == 1)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -246,6 +260,35 @@ def _saving(path: str, old: bytes | None, new: bytes, blob: bytes) -> tuple[str,
     if old is None:
         return _INSERT, (path, new, blob)
     return _UPDATE, (new, blob, path, old, new)
+
+
+def _swapped(connection: sqlite3.Connection, saves: Sequence[Saving]) -> Iterator[bool]:
+    """Replace records, in a transaction: which are stored now."""
+    for start in range(0, len(saves), _AT_ONCE):
+        some = saves[start : start + _AT_ONCE]
+        values: list[Any] = []
+        at = 2
+        for path, old, new, blob in some:
+            size = len(blob)
+            values += (path, new + (old or b""), at << 24 | size)
+            at += size
+        values.append(b"".join([b"\0", *[blob for _, _, _, blob in some]]))  # never empty: that would be NULL
+        if connection.execute(_swap_many(len(some)), values).rowcount == len(some):
+            yield from [True] * len(some)
+        else:
+            paths = [path for path, _, _, _ in some]
+            nonces = {path: nonce for path, nonce, _ in connection.execute(_load_many(len(some)), paths)}
+            yield from [nonces.get(path) == new for path, _, new, _ in some]
+
+
+@lru_cache(maxsize=_AT_ONCE)
+def _load_many(keys: int) -> str:
+    return _LOAD_MANY.format(",".join("?" * keys))
+
+
+@lru_cache(maxsize=_AT_ONCE)
+def _swap_many(records: int) -> str:
+    return _SWAP_MANY.format(rows=",".join(["(?, ?, ?)"] * records), last=3 * records + 1)
 
 
 def _code(error: sqlite3.Error) -> int:
