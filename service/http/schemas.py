@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.core.errors import InvalidInput
@@ -98,25 +99,19 @@ def _parse(kind: type[M], data: bytes) -> M:
         if not problem["loc"]:
             raise MalformedBody(problem["msg"] if data else "the body is empty; a JSON object is needed") from None
         raise InvalidInput(_path(problem["loc"]), problem["msg"]) from None
-    return _known_fields(kind, body)
-
-
-def check_body(kind: type[M], raw: dict[str, Any]) -> M:
-    """`raw`, a decoded JSON object, as a body. InvalidInput naming the first wrong field."""
-    try:
-        body = kind.model_validate(raw)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInput(_path(problem["loc"]), problem["msg"]) from None
-    return _known_fields(kind, body)
-
-
-def _known_fields(kind: type[M], body: M) -> M:
     if body.model_extra:
         name = next(iter(body.model_extra))
         known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
         raise InvalidInput(name[:64], f"is no field of this request; it takes {known}")
     return body
+
+
+def check_body(kind: type[M], raw: dict[str, Any]) -> M:
+    """`raw`, a decoded JSON object, as a body. InvalidInput naming the first wrong field."""
+    try:
+        return _parse(kind, orjson.dumps(raw))
+    except orjson.JSONEncodeError:  # it nests deeper than what may be written
+        raise InvalidInput("item", "is nested too deeply") from None
 
 
 def predict_request(
