@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from flask import Flask
 
@@ -16,9 +16,10 @@ from models.repository import Repository
 from service.core.capacity import Capacity
 from service.core.lease import Lease
 from service.core.locks import StripedLocks
+from service.core.many.together import Together
 from service.core.mover import Mover
 from service.core.pinning import Pinner
-from service.core.ports import Clock, Engine, Scans, StateStore, Witness
+from service.core.ports import Clock, Engine, Scans, StateStore, Witness, WitnessesMany
 from service.core.predictor import Limits
 from service.core.registry import Registry
 from service.core.sweep import Sweep
@@ -27,7 +28,7 @@ from service.drift.watch import DriftWatch
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
-from service.http.sizes import body_limit, is_short
+from service.http.sizes import body_limit, is_short, is_stream
 from service.judge import Judge, PairedSums, Terms
 from service.labels import RepositoryLabels
 from service.loader import Loader
@@ -57,7 +58,7 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One worker's service, built and running. `body_limit` and `is_short` are for its server (`http.sizes`)."""
+    """One worker's service, built and running. What its server is to know of requests is `http.sizes`'."""
 
     app: Flask
     registry: Registry
@@ -67,6 +68,7 @@ class Service:
     background: tuple[Background, ...]
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
+    is_stream: Callable[[Mapping[str, Any]], bool]
 
     def close(self) -> None:
         """Stop what goes on in the background, the last begun first, and give the store's files back."""
@@ -101,18 +103,25 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         adaptive_intervals=settings.adaptive_intervals,
     )
     http_limits = HttpLimits(
-        settings.max_body_bytes, settings.max_history_bytes, settings.max_observations, settings.max_history
+        settings.max_body_bytes,
+        settings.max_history_bytes,
+        settings.max_observations,
+        settings.max_history,
+        settings.max_items,
     )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT, loader.problems)
     observed = _observation_log(settings, clock, metrics)
     witnesses: list[Witness] = [metrics.live, PairedSums(sums), *(() if observed is None else (observed,))]
+    told_many: list[WitnessesMany] = [metrics.sessions, metrics.live, *(() if observed is None else (observed,))]
     labels = RepositoryLabels(repository, loader)
+    predictor = CountedPredictor(
+        metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity, witnesses=witnesses
+    )
     app = create_app(
         Collaborators(
-            predictor=CountedPredictor(
-                metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity, witnesses=witnesses
-            ),
+            predictor=predictor,
+            together=Together(predictor, registry, store, clock, limits, witnesses=told_many),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             pinner=Pinner(registry, store, locks, clock, limits),
             labels=labels,
@@ -120,6 +129,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
             registry=registry,
             store=store,
             problems=loader.problems,
+            count_items=metrics.count_items,
             exposition=lambda: metrics.exposition(served_now),
             limits=http_limits,
             admin_token=None if settings.admin_token is None else settings.admin_token.get_secret_value(),
@@ -139,7 +149,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     for each in background:
         each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, background, limit, short)
+    service = Service(app, registry, store, loader, metrics, background, limit, short, is_stream)
     app.extensions["recurve"] = service
     return service
 

@@ -6,6 +6,7 @@ from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter
 
+from service.core.many.answers import Answers
 from service.core.requests import MARKS, Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
 from service.minutes import MinuteSums
@@ -46,9 +47,14 @@ class LiveErrorSums:
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness."""
-        if answer.marks is None:
-            return
-        spec, sums = answer.spec, answer.marks.sums
+        if answer.marks is not None:
+            self._add(answer.spec, answer.marks.sums)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany: their sum is what counts."""
+        self._add(answers.spec, tuple(answers.marks.sum(axis=0).tolist()))
+
+    def _add(self, spec: ModelSpec, sums: tuple[float, ...]) -> None:
         self._waiting.append((spec, sums))
         if self._minutes is not None:
             self._by_time.append((self._minutes.clock(), spec, sums))

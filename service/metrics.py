@@ -112,6 +112,10 @@ class Metrics:
             model, version = ("", "") if answer is None else (answer.spec.name, answer.version)
             self._tally.counted(self._predicts, model, version, status).add(1.0)
 
+    def count_items(self, model: str, version: int | str, status: int, items: int) -> None:
+        """Count items of a bulk request, each as a predict; a model is named only by answers."""
+        self._tally.counted(self._predicts, model, version, status).add(items)
+
     def start(self) -> None:
         """Settle the counts of this process every half second, until `stop`."""
         self._tally.start()
@@ -135,8 +139,12 @@ class Metrics:
             return TimedWholeStore(cast(WholeStore, store), verbs, conflicts, self._observe_record)
         return TimedStore(store, verbs, conflicts, self._observe_record)
 
-    def _observe_record(self, model: str, size: int) -> None:
-        self._tally.timed(self._record_bytes, model).observe(size)
+    def _observe_record(self, model: str, size: int, times: int) -> None:
+        records = self._tally.timed(self._record_bytes, model)
+        if times == 1:
+            records.observe(size)
+        else:
+            records.observe_many(size, times)
 
     def _verb(self, verb: str) -> TimedVerb:
         return TimedVerb(self._tally.timed(self._store_s, verb), self._tally.counted(self._store_errors, verb))

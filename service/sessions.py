@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.core.errors import AtCapacity, Contended, OrderConflict, RecurveError
+from service.core.many.answers import Answers
 from service.core.ports import Clock, StateStore
 from service.core.predictor import Limits, Predictor
 from service.core.registry import Registry
@@ -94,6 +95,12 @@ class Sessions:
         add_observations(observations)
         if state.filled:
             self._tally.counted(self._filled, name).add(state.filled)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany: count these answers, one observation each."""
+        name, n = answers.spec.name, len(answers)
+        self._tally.counted(self._states, name, "carried", "").add(n)
+        self._tally.counted(self._observations, name, answers.spec.version).add(n)
 
     def observe_refusal(self, model: str, error: RecurveError) -> None:
         """Count a refusal that is about the client's place or room; what is wrong by itself is not."""

@@ -48,6 +48,7 @@ class Settings(BaseModel):
     max_history_bytes: int = Field(16 * MIB, ge=1, description="Largest body of PUT history and PUT state.")
     max_observations: int = Field(1000, ge=1, description="Most observations of one predict.")
     max_history: int = Field(100_000, ge=1, description="Most observations of one PUT history.")
+    max_items: int = Field(1024, ge=1, description="Most items of one bulk predict; in lines there may be any number.")
     max_horizon: int = Field(1000, ge=1, description="Farthest look-ahead, in steps.")
     max_gap: int = Field(24, ge=0, description="Most missing steps that are filled; a longer gap restarts.")
     max_clients: int = Field(

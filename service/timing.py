@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -71,7 +72,7 @@ class TimedStore:
         store: StateStore,
         verbs: Mapping[str, TimedVerb],
         conflicts: TalliedCounter,
-        observe_record: Callable[[str, int], None],
+        observe_record: Callable[[str, int, int], None],
     ) -> None:
         self._store = store
         self._observe_record = observe_record
@@ -105,7 +106,7 @@ class TimedStore:
         if not saved:
             self._conflicts.inc()
         elif not key.tenant.startswith("~"):  # those are ours, no clients' records
-            self._observe_record(key.model, len(blob))
+            self._observe_record(key.model, len(blob), 1)
 
 
 class TimedVerb(NamedTuple):
@@ -134,7 +135,7 @@ class TimedWholeStore(TimedStore):
         store: WholeStore,
         verbs: Mapping[str, TimedVerb],
         conflicts: TalliedCounter,
-        observe_record: Callable[[str, int], None],
+        observe_record: Callable[[str, int, int], None],
     ) -> None:
         super().__init__(store, verbs, conflicts, observe_record)
         self._whole = store
@@ -154,6 +155,13 @@ class TimedWholeStore(TimedStore):
     def save_many(self, saves: Sequence[Save]) -> list[bool]:
         """See SavesMany.save_many."""
         answers = self._verbs["save_many"].time(self._whole.save_many, saves)
-        for save, saved in zip(saves, answers, strict=True):
-            self._told(save.key, save.blob, saved)
+        sizes = Counter(
+            (key.tenant, key.model, len(blob)) for (key, _, _, blob), saved in zip(saves, answers, strict=True) if saved
+        )
+        for (tenant, model, size), times in sizes.items():
+            if not tenant.startswith("~"):
+                self._observe_record(model, size, times)
+        lost = len(answers) - sizes.total()
+        if lost:
+            self._conflicts.add(lost)
         return answers

@@ -1,6 +1,7 @@
 """Promise 1: stepping over HTTP gives what one offline pass of the Keras model over the whole series gives."""
 
 import itertools
+import json
 from contextlib import contextmanager
 
 import numpy as np
@@ -90,6 +91,42 @@ def test_http_answers_equal_the_offline_pass_at_every_step(service, offline, dra
             assert_equal(prediction["prediction"], expected[client][at + i])
         assert_equal(answer["prediction"], expected[client][at + piece - 1])
         done[client] = at + piece
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["json", "lines"])
+def test_bulk_answers_equal_the_offline_pass_at_every_step(service, offline, lines):
+    """Sixty clients at unlike places of their series, in calls of forty drawn at random; some bring several."""
+    url, session = service
+    rng = np.random.default_rng(7)
+    whole = rng.normal([10, 5, 1010], [9, 7, 8], (60, 50, 3)).astype(np.float32)
+    names = [next(fresh_names) for _ in whole]
+    expected, done = [offline(series) for series in whole], [0] * len(whole)
+    for _ in range(50):
+        chosen = [int(c) for c in rng.choice(len(whole), 40, replace=False) if done[c] < len(whole[c])]
+        items = []
+        for c in chosen:
+            n = min(int(rng.choice([1, 1, 1, 1, 1, 1, 1, 3])), len(whole[c]) - done[c])
+            rows = whole[c, done[c] : done[c] + n].tolist()
+            items.append({"client": names[c], "observations": rows, "step": done[c] + 1})
+            if n == 1:
+                items[-1]["observation"] = items[-1].pop("observations")[0]
+            done[c] += n
+        for c, item, answer in zip(chosen, items, bulk(session, url, items, lines), strict=True):
+            assert (answer.get("client"), answer.get("step")) == (item["client"], done[c]), answer
+            assert_equal(answer["prediction"], expected[c][done[c] - 1])
+    assert max(done) >= 40
+
+
+def bulk(session, url, items, lines):
+    """The answers to items, in one JSON body or in lines."""
+    if not items:
+        return []
+    path = f"{url}/v1/models/tiny/predict"
+    if lines:
+        body = b"\n".join(json.dumps(item).encode() for item in items)
+        answer = session.post(path, data=body, headers={"Content-Type": "application/x-ndjson"}, timeout=30)
+        return [json.loads(line) for line in answer.content.splitlines()]
+    return session.post(path, json={"items": items}, timeout=30).json()["results"]
 
 
 def test_a_primed_client_goes_on_as_the_offline_pass_does(service, offline):

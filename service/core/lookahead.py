@@ -12,7 +12,7 @@ from service.core.gaps import require_feedback
 from service.core.ports import Engine
 from service.core.types import FloatArray, ModelSpec
 
-_LIMITLESS = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+LIMITLESS = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 
 
 def bounds(spec: ModelSpec, y: FloatArray) -> FloatArray | None:
@@ -50,7 +50,7 @@ def stretched_ends(
     `points`: K numbers; `own` and the answer: lower and upper end of each in turn.
     """
     ends: list[float] = []
-    limits = spec.limits or (_LIMITLESS,) * len(stretch)
+    limits = spec.limits or (LIMITLESS,) * len(stretch)
     pairs = zip(own[::2], own[1::2], strict=True)
     for (lower, upper), point, log, (least, most) in zip(pairs, points, stretch, limits, strict=True):
         factor = exp(log)

@@ -10,24 +10,52 @@ import numpy as np
 from service.core.errors import OrderConflict
 from service.core.record import ENTRY, NO_KEY, RING, Record
 from service.core.requests import PredictRequest
+from service.core.types import FloatArray, GapPolicy
+
+_SHAPE = struct.Struct("<QQ?")  # of a digest's content: observations, values of each, whether with times
 
 
 def digest_of(request: PredictRequest) -> bytes:
     """8 bytes over the parsed content (values, times, gap policy): a retry over any protocol has the same."""
     n, width = request.observations.shape
-    digest = blake2b(struct.pack("<QQ?", n, width, request.times is not None), digest_size=8)
-    digest.update((request.observations + np.float32(0)).tobytes())  # -0.0 is 0.0
-    if request.times is not None:
-        digest.update(np.asarray(request.times, "<f8").tobytes())
-    digest.update((request.gap or "").encode())
-    return digest.digest()
+    return content_digest(n, width, plain_bytes(request.observations), request.times, request.gap)
+
+
+def plain_bytes(observations: FloatArray) -> bytes:
+    """Observations as they are digested: -0.0 is 0.0."""
+    return (observations + np.float32(0)).tobytes()
+
+
+def content_digest(
+    n: int, width: int, values: bytes, times: tuple[float, ...] | None = None, gap: GapPolicy | None = None
+) -> bytes:
+    """`digest_of` the parts of a request: `n` observations of `width` values, as `plain_bytes` has them."""
+    parts = [_SHAPE.pack(n, width, times is not None), values]
+    if times is not None:
+        parts.append(np.asarray(times, "<f8").tobytes())
+    if gap is not None:
+        parts.append(gap.encode())
+    return blake2b(b"".join(parts), digest_size=8).digest()
+
+
+def plain_digests(width: int, values: bytes) -> bytes:
+    """The digests of requests of one observation each, without times and gap policy: 8 bytes for each."""
+    shape, size = _SHAPE.pack(1, width, False), 4 * width
+    return b"".join(
+        [blake2b(shape + values[at : at + size], digest_size=8).digest() for at in range(0, len(values), size)]
+    )
 
 
 def key_hash(request: PredictRequest) -> bytes:
     """8 bytes for the request's idempotency key, zeros for none."""
     if request.idempotency_key is None:
         return NO_KEY
-    return blake2b(request.idempotency_key.encode(), digest_size=8, person=b"key").digest()
+    return hash_of(request.idempotency_key)
+
+
+def hash_of(idempotency_key: str) -> bytes:
+    """8 bytes for an idempotency key."""
+    return blake2b(idempotency_key.encode(), digest_size=8, person=b"key").digest()
 
 
 def remember(ring: bytes, key: bytes, digest: bytes, first: int, last: int) -> bytes:

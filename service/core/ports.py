@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from service.core.many.answers import Answers
 from service.core.requests import Answer, PredictRequest
 from service.core.types import ClientKey, FloatArray
 
@@ -209,6 +210,14 @@ class Witness(Protocol):
 
         Called in the request's own thread, the event loop's as a rule: it must not wait, nor raise.
         """
+        ...
+
+
+class WitnessesMany(Protocol):
+    """Who is told of what many clients' states absorbed in one call."""
+
+    def witness_many(self, answers: Answers) -> None:
+        """All of these were absorbed and are stored. As `Witness.witness`: it must not wait, nor raise."""
         ...
 
 

@@ -17,7 +17,7 @@ DECAY = 1.0 - 1.0 / WINDOW
 STRETCH = 0.05  # how far an interval's width moves at one observation, in the logarithm, times missed - its share
 STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as the model's own, or as narrow
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
-_MOST_ANOMALY = 1e9
+MOST_ANOMALY = 1e9
 _UNMARKED = (0.0,) * MARKS
 
 
@@ -98,7 +98,7 @@ def score(
         if known:
             usual = math.sqrt(was_squared / weight)
             ratio = absolute / (usual if usual > least else least)
-            anomaly.append(ratio if ratio < _MOST_ANOMALY else _MOST_ANOMALY)
+            anomaly.append(ratio if ratio < MOST_ANOMALY else MOST_ANOMALY)
         absolute, step = absolute if absolute < most else most, step if step < most else most
         squared, naive_squared = absolute * absolute, step * step
         if ends is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
+
+_UNQUOTED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what `quote` leaves as it is, and what joins the parts
 
 FloatArray = NDArray[np.float32]
 
@@ -26,6 +29,8 @@ class ClientKey(NamedTuple):
 
     def path(self) -> str:
         """The key in storage: three percent-encoded parts joined by '/'; unlike names never meet."""
+        if _UNQUOTED.fullmatch(plain := "/".join(self)) and plain.count("/") == 2:
+            return plain
         return f"{quote(self.tenant, safe='')}/{quote(self.model, safe='')}/{quote(self.client, safe='')}"
 
     @classmethod

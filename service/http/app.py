@@ -12,7 +12,7 @@ from service.http import errors, hooks
 from service.http.around import Around, Observer
 from service.http.context import Collaborators
 from service.http.lane import Lane
-from service.http.routes import clients, description, labels, models, operations, predict
+from service.http.routes import bulk, clients, description, labels, models, operations, predict
 
 
 class App(Flask):
@@ -40,7 +40,7 @@ def create_app(
     around = Around(observe, access_log=access_log, slow_request_s=slow_request_s)
     hooks.register(app, around)
     errors.register(app)
-    for routes in (predict, clients, models, labels, operations):
+    for routes in (predict, bulk, clients, models, labels, operations):
         app.register_blueprint(routes.blueprint(deps))
     app.register_blueprint(description.blueprint())
     app.wsgi_app = Lane(app.wsgi_app, predict.endpoint(deps), around)  # type: ignore[method-assign]

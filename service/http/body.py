@@ -8,9 +8,7 @@ from service.http.errors import BodyEncoded, BodyTooLarge, MalformedBody
 
 def read_body(environ: Environ, limit: int) -> bytes:
     """The request's body. BodyTooLarge beyond `limit` bytes, declared or sent; BodyEncoded if compressed."""
-    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity")
-    if encoding.lower() != "identity":
-        raise BodyEncoded(encoding)
+    check_encoding(environ)
     declared = environ.get("CONTENT_LENGTH")
     length = int(declared) if declared and declared.isdecimal() else None
     if length is not None and length > limit:
@@ -22,3 +20,10 @@ def read_body(environ: Environ, limit: int) -> bytes:
     if length is not None and len(data) < length:
         raise MalformedBody(f"the body ended after {len(data)} of {length} bytes")
     return data
+
+
+def check_encoding(environ: Environ) -> None:
+    """BodyEncoded if the body comes compressed."""
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity")
+    if encoding.lower() != "identity":
+        raise BodyEncoded(encoding)

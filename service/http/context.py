@@ -9,6 +9,7 @@ from typing import Any
 from flask import request
 
 from service.core.errors import InvalidInput
+from service.core.many.together import Together
 from service.core.mover import Mover
 from service.core.pinning import Pinner
 from service.core.ports import MovesLabels, StateStore
@@ -32,15 +33,18 @@ class HttpLimits:
     max_history_bytes: int = 16 * 1024 * 1024
     max_observations: int = 1000
     max_history: int = 100_000
+    max_items: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Collaborators:
     """Everything behind the routes. `problems` tells what could not be loaded, `evidence` what is kept of a version's
-    trial, `exposition` is the metrics' text, `admin_token` the secret by which an administrator is known; None: nobody
+    trial, `exposition` is the metrics' text, `count_items` counts items of bulk requests by model, version and status,
+    `admin_token` the secret by which an administrator is known; None: nobody
     is one."""
 
     predictor: Predictor
+    together: Together
     mover: Mover
     pinner: Pinner
     labels: MovesLabels
@@ -49,6 +53,7 @@ class Collaborators:
     problems: Callable[[], list[dict[str, Any]]] = list
     evidence: Callable[[str, int], dict[str, Any] | None] = lambda model, version: None
     exposition: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain")
+    count_items: Callable[[str, int | str, int, int], None] = lambda model, version, status, items: None
     limits: HttpLimits = field(default_factory=HttpLimits)
     admin_token: str | None = field(default=None, repr=False)
 

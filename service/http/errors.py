@@ -140,6 +140,15 @@ def status_of(error: core.RecurveError) -> HTTPStatus:
 
 def problem(status: int, title: str, detail: str, code: str | None = None, **extra: Any) -> Response:
     """A problem+json answer. `extra` never overrides the standard members."""
+    body = described(status, title, detail, code, **extra)
+    current = request_id.get()
+    if current is not None:
+        body["request_id"] = current
+    return json_response(body, status, content_type=PROBLEM)
+
+
+def described(status: int, title: str, detail: str, code: str | None = None, **extra: Any) -> dict[str, Any]:
+    """A problem as an object. `extra` never overrides the standard members."""
     body: dict[str, Any] = {
         **extra,
         "type": "about:blank" if code is None else f"urn:recurve:problem:{code}",
@@ -150,10 +159,17 @@ def problem(status: int, title: str, detail: str, code: str | None = None, **ext
     }
     if code is not None:
         body["code"] = code
-    current = request_id.get()
-    if current is not None:
-        body["request_id"] = current
-    return json_response(body, status, content_type=PROBLEM)
+    return body
+
+
+def item_problem(error: Exception) -> dict[str, Any]:
+    """The problem of one item among many, `retry_after` in seconds where it is worth sending again."""
+    status = status_of(error) if isinstance(error, core.RecurveError) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if not isinstance(error, core.RecurveError) or status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("an item failed", exc_info=error)
+        return described(status, status.phrase, "the service failed on this item; its log tells why", "internal")
+    again = {} if error.retry_after_s is None else {"retry_after": ceil(error.retry_after_s)}
+    return described(status, TITLES.get(error.code, status.phrase), error.detail, error.code, **error.extra, **again)
 
 
 def register(app: Flask) -> None:

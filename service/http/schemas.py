@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.core.errors import InvalidInput
@@ -91,6 +92,13 @@ class PredictBody(ObservedBody):
     )
 
 
+class ItemBody(PredictBody):
+    """A predict as one item of many: whose it is stands in it, and so does what is a header otherwise."""
+
+    client: str
+    idempotency_key: str | None = None
+
+
 class HistoryBody(ObservedBody):
     """A history to prime a client from."""
 
@@ -139,6 +147,14 @@ def _parse(kind: type[M], data: bytes) -> M:
         known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
         raise InvalidInput(name[:64], f"is no field of this request; it takes {known}")
     return body
+
+
+def check_body(kind: type[M], raw: dict[str, Any]) -> M:
+    """`raw`, a decoded JSON object, as a body. InvalidInput naming the first wrong field."""
+    try:
+        return _parse(kind, orjson.dumps(raw))
+    except orjson.JSONEncodeError:  # it nests deeper than what may be written
+        raise InvalidInput("item", "is nested too deeply") from None
 
 
 def predict_request(
@@ -200,9 +216,14 @@ class PinBody(Body):
 
 def idempotency_key(key: str | None) -> str | None:
     """The Idempotency-Key header's value: 1-255 visible ASCII characters, None if there is no such header."""
-    if key is not None and _KEY.fullmatch(key) is None:
+    if key is not None and not is_idempotency_key(key):
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
     return key
+
+
+def is_idempotency_key(key: str) -> bool:
+    """Whether `key` is 1 to 255 visible ASCII characters."""
+    return _KEY.fullmatch(key) is not None
 
 
 def query_flag(query: Mapping[str, str], name: str) -> bool:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from service.http.context import HttpLimits
 
+LINES = "application/x-ndjson"
+_LINES = frozenset((LINES, "application/ndjson", "application/jsonl", "application/json-lines"))
+_BULK = re.compile(r"/v1/models/[^/]+/predict")
 SHORT_BYTES = 4096  # a predict of a few dozen observations; parsing more is no short work
 
 
@@ -21,3 +28,15 @@ def is_short(local: bool, method: str, path: str, size: int) -> bool:
     if method == "POST":
         return local and size <= SHORT_BYTES and path.endswith("/predict")
     return path == "/livez"
+
+
+def are_lines(content_type: str) -> bool:
+    """Whether a body of this type is lines of JSON."""
+    return content_type.partition(";")[0].strip().lower() in _LINES
+
+
+def is_stream(environ: Mapping[str, Any]) -> bool:
+    """Whether a request's body may be of any length: it is read as it comes, and answered meanwhile."""
+    if environ["REQUEST_METHOD"] != "POST" or not are_lines(environ.get("CONTENT_TYPE", "")):
+        return False
+    return _BULK.fullmatch(environ["PATH_INFO"]) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from models.journal import Logged, declared, packed
 from models.journals import JournalFile
+from service.core.many.answers import Answers
 from service.core.ports import Clock
 from service.core.requests import Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
@@ -76,12 +78,9 @@ class ObservationLog:
         """See Witness. Notes the rows and leaves them to the thread, which packs many in the time of a few. Where it is
         behind, they are packed here, so that they are counted."""
         model = key.model
-        if model not in self._models and EVERY not in self._models:
+        if not self._logs(model):
             return
-        number = self._numbers.get((model, answer.spec.fingerprint))
-        if number is None:
-            number = self._declare(model, answer.spec)
-        noted = number, key, request, answer.step, answer.begun, self._clock()
+        noted = self._number(model, answer.spec), key, request, answer.step, answer.begun, self._clock()
         if len(request.observations) > SHORT or len(self._noted) >= MOST_NOTED:
             self._pack(noted)
         else:
@@ -102,13 +101,43 @@ class ObservationLog:
             values.astype("<f4", copy=False).tobytes(),
             (n, width),
         )
+        self._wait(frame, n)
+
+    def witness_many(self, answers: Answers) -> None:
+        """See WitnessesMany. As `witness` for each, with one look at the lock."""
+        asked, model = answers.asked, answers.spec.name
+        if not self._logs(model):
+            return
+        number, now, width = self._number(model, answers.spec), self._clock(), asked.observations.shape[1]
+        values, size = asked.observations.astype("<f4", copy=False).tobytes(), 4 * width
+        steps, begun = answers.steps.tolist(), answers.begun.tolist()
+        times = [math.nan] * len(steps) if asked.times is None else asked.times.tolist()
+        tenant = asked.keys[0].tenant.encode()
+        frames = [
+            packed(
+                number, tenant, key.client.encode(), step, now, life, None if time != time else (time,),
+                values[at * size : (at + 1) * size], (1, width),
+            )
+            for at, (key, step, life, time) in enumerate(zip(asked.keys, steps, begun, times, strict=True))
+        ]  # fmt: skip
+        self._wait(b"".join(frames), len(frames))
+
+    def _logs(self, model: str) -> bool:
+        return model in self._models or EVERY in self._models
+
+    def _number(self, model: str, spec: ModelSpec) -> int:
+        number = self._numbers.get((model, spec.fingerprint))
+        return self._declare(model, spec) if number is None else number
+
+    def _wait(self, frames: bytes, rows: int) -> None:
+        """Leave frames to the thread."""
         with self._lock:
-            if self._waiting_bytes + self._unsynced_bytes + len(frame) > MOST_BYTES:
-                self._lost_rows += n
+            if self._waiting_bytes + self._unsynced_bytes + len(frames) > MOST_BYTES:
+                self._lost_rows += rows
                 return
-            self._waiting.append(frame)
-            self._waiting_rows += n
-            before, self._waiting_bytes = self._waiting_bytes, self._waiting_bytes + len(frame)
+            self._waiting.append(frames)
+            self._waiting_rows += rows
+            before, self._waiting_bytes = self._waiting_bytes, self._waiting_bytes + len(frames)
         if before < HURRY_BYTES <= self._waiting_bytes:
             self._due.set()
 

@@ -11,6 +11,7 @@ from service.server import refusal
 from service.server.exchange import Exchange, base_environ
 from service.server.house import House
 from service.server.reading import Reader
+from service.server.stream import HIGH_BYTES, Stream
 
 PACE = 16 * 1024  # bytes a second: who keeps this up, however large the body, is not slow
 STOPPING_S = 3.0  # for what is still coming in when the process is asked to stop
@@ -32,6 +33,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._last = False  # the connection ends once the rest of an answered request is through
         self._lingers = False
+        self._stream: Stream | None = None  # the request under way, if its body may be of any length
         self._asked = False  # something has arrived: an idle connection may end, one that is new is about to ask
         self.deadline: float | None = None
 
@@ -70,7 +72,9 @@ class Connection(asyncio.BufferedProtocol):
         elif self.deadline is not None:
             self.deadline += nbytes / PACE
         reader.feed(data)
-        if not self._busy:
+        if self._stream is not None:
+            self._look_after(self._stream)
+        elif not self._busy:
             self._go_on()
         elif self._waiting:
             self._pause()
@@ -78,6 +82,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See asyncio.BufferedProtocol: what was asked for is still answered."""
         self._reader.deaf = True
+        if self._stream is not None:
+            self._look_after(self._stream)
         return not self._lingers and (self._busy or bool(self._waiting))
 
     def pause_writing(self) -> None:
@@ -89,6 +95,10 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """See asyncio.BufferedProtocol."""
         self._blocked = False
+        if self._stream is not None:
+            self.deadline = None
+            self._stream.go_on()
+            return
         self._rest()
         self._go_on()
 
@@ -102,6 +112,13 @@ class Connection(asyncio.BufferedProtocol):
         """See reading.Listener."""
         if not self._busy and not self._waiting:
             self._transport.write(_CONTINUE)
+
+    def more(self, exchange: Exchange) -> None:
+        """See reading.Listener."""
+        if self._stream is not None:  # else it waits its turn
+            if not self._blocked:
+                self.deadline = None
+            self._stream.go_on()
 
     def through(self, exchange: Exchange) -> None:
         """See reading.Listener."""
@@ -119,7 +136,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._waiting:
             exchange = self._waiting.popleft()
             self._busy, self.deadline = True, None
-            self._house.answer(exchange, self._closes_after(exchange), self.answered)
+            close = self._closes_after(exchange)
+            if exchange.inlet is None:
+                self._house.answer(exchange, close, self.answered)
+            else:
+                self._under_way = exchange
+                self._stream = self._house.stream(exchange, exchange.inlet, close, self)
+                self._stream.go_on()
         elif self._reader.refusal is not None:
             if not self._lingers:
                 self._transport.write(self._reader.refusal.encode())
@@ -154,6 +177,51 @@ class Connection(asyncio.BufferedProtocol):
             return True
         ends = self._house.stopping or (self._reader.deaf and self._reader.refusal is None)
         return ends and not self._waiting
+
+    # -- a stream's side ----------------------------------------------------------------------------------------
+
+    @property
+    def is_blocked(self) -> bool:
+        """See stream.Peer."""
+        return self._blocked
+
+    def send(self, part: bytes) -> None:
+        """See stream.Peer."""
+        if not self._transport.is_closing():
+            self._transport.write(part)
+            self._let_in()
+        if self._house.stopping:
+            self._end()
+
+    def hungry(self) -> None:
+        """See stream.Peer: the next piece of the body may take as long as the next request."""
+        self.deadline = self._house.now() + max(self._house.bounds.keepalive_s, self._house.bounds.patience_s)
+        self._let_in()
+        if self._house.stopping or self._reader.deaf:
+            self._end()
+
+    def streamed(self, rest: bytes, ended: bool) -> None:
+        """See stream.Peer."""
+        exchange, self._stream = self._under_way, None
+        exchange.inlet = None
+        self.answered(exchange, rest, ended)
+
+    def broken(self) -> None:
+        """See stream.Peer: what was sent is cut off, so that it can't pass for the whole."""
+        self._stream = None
+        self._transport.abort()
+
+    def _look_after(self, stream: Stream) -> None:
+        """Something was read: nothing more is while enough waits to be worked up; a torn body has no rest."""
+        if self._reader.deaf and not self._under_way.complete:
+            stream.go_on()
+        elif stream.inlet.size >= HIGH_BYTES or self._waiting:
+            self._pause()
+
+    def _let_in(self) -> None:
+        if self._paused and self._stream is not None and self._stream.inlet.size < HIGH_BYTES and not self._waiting:
+            self._paused = False
+            self._transport.resume_reading()
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -214,6 +282,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         """Give back what is held of requests that will not be answered."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
         self._reader.stop()
         self._house.release(sum(exchange.size for exchange in self._waiting))
         self._waiting.clear()

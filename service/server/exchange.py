@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from service.logs import request_id
+from service.server.inlet import Inlet
 from service.server.refusal import FAILED
 
 log = logging.getLogger("recurve.server")
@@ -29,7 +30,9 @@ _NAME_BYTES = 64  # of a name that is remembered
 class Exchange:
     """A request while it arrives. `over`: its body is more than `limit` bytes, of which only the first are kept."""
 
-    __slots__ = ("_body", "complete", "environ", "fields", "handed", "keep_alive", "limit", "over", "size", "url")
+    __slots__ = (
+        "_body", "complete", "environ", "fields", "handed", "inlet", "keep_alive", "limit", "over", "size", "url",
+    )  # fmt: skip
 
     def __init__(self, base: Environ) -> None:
         self.environ = base.copy()
@@ -41,6 +44,7 @@ class Exchange:
         self.keep_alive = True
         self.complete = False  # all of it has arrived
         self.handed = False  # it is with the application, or answered
+        self.inlet: Inlet | None = None  # where its body goes that may be of any length, while it is wanted
         self._body = bytearray()  # not a list: what comes in pieces of two bytes would take twenty times as much
 
     def add_header(self, name: bytes, value: bytes) -> int:
@@ -128,13 +132,14 @@ def answer(app: App, exchange: Exchange, close: bool) -> tuple[bytes, bool]:
             if hasattr(parts, "close"):
                 parts.close()
         status, headers = head
-        return _encoded(exchange, status, headers, b"".join(written), close), close
+        return encoded(exchange, status, headers, b"".join(written), close), close
     except Exception as error:
         log.error("a request failed", exc_info=error)
         return FAILED.encode(), True
 
 
-def _encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], body: bytes, close: bool) -> bytes:
+def encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], body: bytes, close: bool) -> bytes:
+    """A whole answer as it goes over the wire."""
     head = "".join([f"{name}: {value}\r\n" for name, value in headers])
     bodiless = status.startswith(("1", "204", "304")) or exchange.environ["REQUEST_METHOD"] == "HEAD"
     if not bodiless and "content-length" not in [name.lower() for name, _ in headers]:
@@ -143,14 +148,14 @@ def _encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], bo
         head += "Connection: close\r\n"
     elif exchange.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
         head += "Connection: keep-alive\r\n"
-    encoded = f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {_date()}\r\n{head}\r\n".encode("latin-1")
-    return encoded if bodiless else encoded + body
+    whole = f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {http_date()}\r\n{head}\r\n".encode("latin-1")
+    return whole if bodiless else whole + body
 
 
 _today: tuple[float, str] = (0.0, "")
 
 
-def _date() -> str:
+def http_date() -> str:
     """Now, as HTTP writes it; made once a second."""
     global _today
     now = time.time() // 1

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from service.core.patience import WouldWait, hurried
-from service.server.exchange import App, Exchange, answer
+from service.server.exchange import App, Environ, Exchange, answer
+from service.server.inlet import Inlet
+from service.server.stream import Done, Peer, Stream
 
 HELD_BYTES = 64 * 1024 * 1024  # of bodies that are arriving, all connections together
 SMALL_BYTES = 16 * 1024  # a body of no more is let in beside any number of large ones
@@ -49,6 +51,7 @@ class House:
 
     What must not be kept waiting is the loop: `is_short` (method, path, bytes of body) says what is worth a try in
     it. If that turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
+    `is_stream` (environ) says whose bodies may be of any length.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class House:
         bounds: Bounds,
         body_limit: Callable[[str], int],
         is_short: Callable[[str, str, int], bool],
+        is_stream: Callable[[Environ], bool] = lambda environ: False,
     ) -> None:
         self._app = app
         self._loop = loop
@@ -67,6 +71,7 @@ class House:
         self._held = 0
         self.bounds = bounds
         self.body_limit = body_limit
+        self.is_stream = is_stream
         self.now = loop.time
         self.soon: Callable[[Callable[[], None]], Any] = loop.call_soon
         self.guests: set[Guest] = set()
@@ -113,6 +118,15 @@ class House:
     def _tell(self, exchange: Exchange, answered: Answered, future: asyncio.Future[tuple[bytes, bool]]) -> None:
         if not future.cancelled():
             answered(exchange, *future.result())
+
+    def stream(self, exchange: Exchange, inlet: Inlet, close: bool, peer: Peer) -> Stream:
+        """The answer to a request whose body may be of any length, not begun yet."""
+        self.answers += 1
+        return Stream(self._app, exchange, inlet, close, peer, self._in_thread)
+
+    def _in_thread(self, work: Callable[[], Done], done: Callable[[Done], None]) -> None:
+        future = self._loop.run_in_executor(self._threads, work)
+        future.add_done_callback(lambda ended: None if ended.cancelled() else done(ended.result()))
 
     def look_at_the_clock(self) -> None:
         """Ends what has waited for too long; called a few times a second."""

@@ -10,6 +10,7 @@ import httptools
 from service.server import refusal
 from service.server.exchange import Environ, Exchange
 from service.server.house import House
+from service.server.inlet import Inlet
 from service.server.refusal import Refusal
 
 log = logging.getLogger("recurve.server")
@@ -25,6 +26,9 @@ class Listener(Protocol):
 
     def leave_asked(self) -> None:
         """The peer waits for a word before it sends its body."""
+
+    def more(self, exchange: Exchange) -> None:
+        """More of a body that may be of any length has arrived, or its end."""
 
     def through(self, exchange: Exchange) -> None:
         """The rest of a request that was `ready` before has arrived, and is thrown away."""
@@ -114,6 +118,8 @@ class Reader:
         except httptools.HttpParserInvalidURLError as error:
             self.refuse(refusal.unreadable(str(error)))
             return
+        if self._house.is_stream(environ):
+            exchange.inlet, exchange.over = Inlet(), False
         if exchange.over:
             self._hand_over(exchange)
         elif "HTTP_EXPECT" in environ and version == "1.1":
@@ -121,11 +127,16 @@ class Reader:
                 self._listener.leave_asked()
             else:
                 self.refuse(refusal.OTHER_EXPECTATION)
+        if exchange.inlet is not None and self.refusal is None:
+            self._hand_over(exchange)
 
     def on_body(self, piece: bytes) -> None:
         """See httptools."""
         exchange, self._idle_bytes = self._exchange(), 0
-        if exchange.handed:
+        if exchange.inlet is not None:
+            exchange.inlet.feed(piece)
+            self._listener.more(exchange)
+        elif exchange.handed:
             self._drained += len(piece)
             if self._drained > DRAIN_BYTES:
                 self.deaf = True
@@ -140,7 +151,10 @@ class Reader:
         """See httptools."""
         exchange = self._exchange()
         self.arriving, exchange.complete, self._idle_bytes = None, True, 0
-        if exchange.handed:
+        if exchange.inlet is not None:
+            exchange.inlet.end()
+            self._listener.more(exchange)
+        elif exchange.handed:
             self._listener.through(exchange)
         elif self.refusal is None:
             self._hand_over(exchange)

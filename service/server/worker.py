@@ -77,7 +77,8 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         bounds = Bounds(
             line, field, line + HEAD_BYTES, cfg.limit_request_fields, settings.read_timeout_s, cfg.keepalive
         )
-        self._house = House(self.wsgi, self.loop, settings.threads, bounds, service.body_limit, service.is_short)
+        decides = service.body_limit, service.is_short, service.is_stream
+        self._house = House(self.wsgi, self.loop, settings.threads, bounds, *decides)
         self._greeting: set[asyncio.Task[None]] = set()
         for listener in self.sockets:
             listener.sock.setblocking(False)

@@ -137,9 +137,9 @@ class SqliteStore:
         self._checkpointer.after_fork(child=child)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def _place(key: ClientKey) -> tuple[int, str]:
-    """The shard of a key and the key as text. Cached, because every request asks twice and it takes 5 us."""
+    """The shard of a key and the key as text. Cached, because every request asks twice and it takes some us."""
     path = key.path()
     return shard_of(path), path
 

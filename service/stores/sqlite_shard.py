@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
 T = TypeVar("T")
 
-_AT_ONCE = 500  # keys in one statement: every SQLite takes 999
+_AT_ONCE = 300  # records in one statement, three values each: every SQLite takes 999
 
 # primary result codes (sqlite.org/rescode.html)
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -68,8 +68,8 @@ class Shard:
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 some = tuple(paths[start : start + _AT_ONCE])
-                rows = self._read(sql.LOAD_MANY.format(",".join("?" * len(some))), some)
-                found |= {path: Stored(nonce, blob) for path, nonce, blob in rows}
+                for path, nonce, blob in self._read(sql.load_many(len(some)), some):
+                    found[path] = Stored(nonce, blob)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
         return [found.get(path) for path in paths]
@@ -80,11 +80,15 @@ class Shard:
         As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
         """
         answers: list[bool] = []
+        fresh = [place for place, save in enumerate(saves) if save[1] is None]
+        known = [save for save in saves if save[1] is not None] if fresh else saves
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                answers.extend(connection.execute(*sql.saving(*save)).rowcount == 1 for save in saves)
+                answers.extend(_swapped(connection, known))
+                for place in fresh:
+                    answers.insert(place, connection.execute(*sql.saving(*saves[place])).rowcount == 1)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -232,6 +236,25 @@ class Shard:
                 self._connection.close()
             self._connection = None
         self._turn.close()
+
+
+def _swapped(connection: sqlite3.Connection, saves: Sequence[sql.Saving]) -> Iterator[bool]:
+    """Replace records, in a transaction: which are stored now."""
+    for start in range(0, len(saves), _AT_ONCE):
+        some = saves[start : start + _AT_ONCE]
+        values: list[Any] = []
+        at = 2
+        for path, old, new, blob in some:
+            size = len(blob)
+            values += (path, new + (old or b""), at << 24 | size)
+            at += size
+        values.append(b"".join([b"\0", *[blob for _, _, _, blob in some]]))  # never empty: that would be NULL
+        if connection.execute(sql.swap_many(len(some)), values).rowcount == len(some):
+            yield from [True] * len(some)
+        else:
+            paths = [path for path, _, _, _ in some]
+            nonces = {path: nonce for path, nonce, _ in connection.execute(sql.load_many(len(some)), paths)}
+            yield from [nonces.get(path) == new for path, _, new, _ in some]
 
 
 def _code(error: sqlite3.Error) -> int:

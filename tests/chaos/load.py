@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -74,7 +74,8 @@ class Client:
 class Load:
     """Clients at work on `urls` between `start` and `finish`. `counts` says what they met.
 
-    `told` hears of each acknowledged request at once: the client's name and step.
+    `told` hears of each acknowledged request at once: the client's name and step. With `together` above 1 so many
+    clients at a time are in one bulk request.
     """
 
     urls: Sequence[str]
@@ -83,6 +84,7 @@ class Load:
     threads_n: int = 4
     hows: Sequence[How] = HOWS
     told: Callable[[str, int], None] = lambda name, step: None
+    together: int = 1
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -123,9 +125,13 @@ class Load:
         wire = Wire(self.urls, rng, self.counts)
         try:
             while not self._stop.is_set():
-                client = rng.choice(mine)
-                advance(client, wire, rng)
-                self.told(client.name, client.step)
+                chosen = rng.sample(mine, self.together)
+                if self.together == 1:
+                    advance(chosen[0], wire, rng)
+                else:
+                    advance_together(chosen, wire, rng)
+                for client in chosen:
+                    self.told(client.name, client.step)
             for client in mine:  # what each state has become shows in one more prediction
                 advance(client, wire, rng)
                 if wire.stands(client) != client.step:
@@ -162,6 +168,24 @@ class Wire:
             if answer.getheader("Retry-After") is None:
                 raise Broken(f"{answer.status} without Retry-After: {content!r}")
         return answer.status, json.loads(content), answer.getheader("Idempotent-Replay") == "true"
+
+    def lines(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The answers to a body of lines, as far as they came."""
+        connection = http.client.HTTPConnection(self._rng.choice(self._places), timeout=TIMEOUT_S)
+        content = b""
+        try:
+            sent = b"\n".join(json.dumps(body).encode() for body in bodies)
+            connection.request("POST", path, sent, {"Content-Type": "application/x-ndjson"})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                return _results(answer.status, answer.read()) if answer.status not in TRANSIENT else []
+            while piece := answer.read1(65536):
+                content += piece
+        except (OSError, http.client.HTTPException):
+            self.counts["no answer"] += 1
+        finally:
+            connection.close()
+        return [json.loads(line) for line in content.split(b"\n")[:-1]]
 
     def stands(self, client: Client) -> int:
         """The step that is kept of `client`, 0 for none; asked until it is known."""
@@ -230,6 +254,85 @@ def advance(client: Client, wire: Wire, rng: random.Random) -> None:
     wire.counts["replays"] += replayed
     told = [(one["step"], one["prediction"]) for one in answer.get("predictions", [])]
     client.answers.append(Acknowledged(first, client.step, [*told, (client.step, answer["prediction"])]))
+
+
+@dataclass
+class _Item:
+    """A client's part of a bulk request, until it is acknowledged."""
+
+    client: Client
+    first: int
+    n: int
+    body: dict[str, Any]
+    refused: bool = False
+    doubt: bool = False
+
+
+def advance_together(clients: Sequence[Client], wire: Wire, rng: random.Random) -> None:
+    """One item of each client in one request; those that are not acknowledged are sent again, together."""
+    waiting = [_item(client, rng) for client in clients]
+    deadline = time.monotonic() + PATIENCE_S
+    while waiting:
+        rng.shuffle(waiting)
+        bodies = [item.body for item in waiting]
+        if rng.random() < 0.5:
+            answers = wire.lines(f"/v1/models/{MODEL}/predict", bodies)
+        else:
+            seen = wire.once("POST", f"/v1/models/{MODEL}/predict", json.dumps({"items": bodies}).encode(), {})
+            answers = [] if seen is None or seen[0] in TRANSIENT else _results(seen[0], seen[1])
+        for item, answer in zip_longest(waiting, answers):
+            item.refused = item.refused or answer is None or answer.get("status") in TRANSIENT
+            item.doubt = item.doubt or answer is None or bool(answer.get("in_doubt"))
+        left = []
+        for item, answer in zip_longest(waiting, answers):
+            if answer is None or answer.get("status") in TRANSIENT:
+                wire.counts["items sent again"] += 1
+                left.append(item)
+            else:
+                _acknowledge(item, answer, wire)
+        waiting = left
+        if waiting:
+            if time.monotonic() > deadline:
+                raise Broken(
+                    f"{waiting[0].client.name}: step {waiting[0].first} was not acknowledged in {PATIENCE_S:g} s"
+                )
+            wire.rest()
+
+
+def _item(client: Client, rng: random.Random) -> _Item:
+    n, first = rng.choice((1, 1, 1, 1, 1, 2)), client.step + 1
+    rows = client.series(client.step + n)[client.step :].tolist()
+    body: dict[str, Any] = {"client": client.name, **({"observation": rows[0]} if n == 1 else {"observations": rows})}
+    if client.how in ("step", "both", "neither"):
+        body["step"] = first
+    if client.how in ("key", "both"):
+        body["idempotency_key"] = f"{client.name}/{first}"
+    if rng.random() < 0.1:
+        body["return"] = "all"
+    return _Item(client, first, n, body)
+
+
+def _results(status: int, body: Any) -> list[dict[str, Any]]:
+    if status != 200:
+        raise Broken(f"a bulk request got {status}: {body}")
+    results: list[dict[str, Any]] = body["results"]
+    return results
+
+
+def _acknowledge(item: _Item, answer: dict[str, Any], wire: Wire) -> None:
+    client = item.client
+    if "status" in answer:
+        raise Broken(f"{client.name}, how {client.how}: step {item.first} got {answer}", answer.get("expected_step"))
+    if answer["client"] != client.name:
+        raise Broken(f"{client.name} was answered what {answer['client']} asked")
+    if answer.get("replayed") and item.refused and not item.doubt:
+        raise Broken(f"{client.name}: step {item.first} was refused without a doubt, and replayed")
+    _check(client, item.first, item.n, answer)
+    client.step = answer["step"]
+    wire.counts["acknowledged"] += 1
+    wire.counts["replays"] += bool(answer.get("replayed"))
+    told = [(one["step"], one["prediction"]) for one in answer.get("predictions", [])]
+    client.answers.append(Acknowledged(item.first, client.step, [*told, (client.step, answer["prediction"])]))
 
 
 def _check(client: Client, first: int, n: int, answer: dict[str, Any]) -> None:

@@ -25,13 +25,19 @@ class Chaos:
 
 
 def survive(
-    chaos: Chaos, urls: Sequence[str], troubles: Mapping[str, Trouble], offline: Offline, least: int = 500
+    chaos: Chaos,
+    urls: Sequence[str],
+    troubles: Mapping[str, Trouble],
+    offline: Offline,
+    least: int = 500,
+    together: int = 1,
 ) -> Counter[str]:
     """Runs `troubles` under a load on `urls`, then demands that no acknowledged step is lost, doubled or off.
 
-    What the clients met, printed for whoever looks at a failure. At least `least` requests must have been acknowledged.
+    What the clients met, printed for whoever looks at a failure. At least `least` requests must have been acknowledged,
+    of which `together` go in one bulk request.
     """
-    load = Load(urls, chaos.seed)
+    load = Load(urls, chaos.seed, together=together)
     load.start()
     try:
         happened = haunt(load, troubles, chaos.random(), chaos.seconds)

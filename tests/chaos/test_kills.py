@@ -31,3 +31,11 @@ def test_a_service_killed_as_a_whole_or_stopped_goes_on_where_it_was(
     troubles = {"everything": service.kill_all, "the master": service.kill_the_master, "stop": service.stop}
     met = survive(chaos, [service.url], troubles, offline)
     assert met["no answer"] > 0
+
+
+def test_workers_killed_during_bulk_requests_lose_no_step_and_double_none(
+    service: Service, chaos: Chaos, offline: Offline
+) -> None:
+    troubles = {"a worker": service.kill_a_worker, "every worker": service.kill_every_worker, "reload": service.reload}
+    met = survive(chaos, [service.url], troubles, offline, least=2000, together=40)
+    assert met["no answer"] > 0

@@ -61,6 +61,23 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_step_and_doubles_none
     assert met["503 store_unavailable"] > 0
 
 
+def test_bulk_requests_over_a_redis_that_comes_and_goes_lose_no_step_and_double_none(
+    redis: RedisServer, proxy: Proxy, replicas: list[Service], chaos: Chaos, offline: Offline
+) -> None:
+    rng = random.Random(chaos.seed)
+
+    def kill_redis() -> None:
+        redis.kill()
+        redis.start()
+
+    def lose_replies() -> None:
+        proxy.lose_reply(b"EVAL", rng.randint(1, 20))
+
+    troubles: dict[str, Trouble] = {"kill": kill_redis, "replies": lose_replies, "a worker": replicas[0].kill_a_worker}
+    met = survive(chaos, [service.url for service in replicas], troubles, offline, least=500, together=40)
+    assert met["items sent again"] > 0
+
+
 def test_a_network_that_is_cut_swallows_or_loses_replies_loses_no_step_and_doubles_none(
     proxy: Proxy, replicas: list[Service], chaos: Chaos, offline: Offline
 ) -> None:

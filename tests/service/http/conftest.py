@@ -9,6 +9,7 @@ import pytest
 from service.core.capacity import Capacity
 from service.core.errors import StoreUnavailable
 from service.core.locks import StripedLocks
+from service.core.many.together import Together
 from service.core.mover import Mover
 from service.core.pinning import Pinner
 from service.core.ports import LabelsNow
@@ -53,6 +54,14 @@ class FailingStore:
     def count(self, tenant, model):
         self._check()
         return self.inner.count(tenant, model)
+
+    def load_many(self, keys):
+        self._check()
+        return self.inner.load_many(keys)
+
+    def save_many(self, saves):
+        self._check()
+        return self.inner.save_many(saves)
 
     def close(self):
         self.inner.close()
@@ -102,10 +111,14 @@ class Api:
         self.evidence = {}
         bounds = Limits(**{"max_clients": 40, **limits})
         shared = {"locks": StripedLocks(), "capacity": Capacity(self.store, bounds.max_clients, self.clock)}
-        http = HttpLimits(max_body_bytes=4000, max_history_bytes=20_000, max_observations=5, max_history=50)
+        http = HttpLimits(4000, 20_000, max_observations=5, max_history=50, max_items=30)
+        predictor = Predictor(self.registry, self.store, self.clock, bounds, **shared)
+        self.together = Together(predictor, self.registry, self.store, self.clock, bounds)
+        self.counted = []
         self.app = create_app(
             Collaborators(
-                Predictor(self.registry, self.store, self.clock, bounds, **shared),
+                predictor,
+                self.together,
                 Mover(self.registry, self.store, clock=self.clock, limits=bounds, **shared),
                 Pinner(self.registry, self.store, shared["locks"], self.clock, bounds),
                 self.labels,
@@ -114,6 +127,7 @@ class Api:
                 problems=lambda: self.problems,
                 evidence=lambda model, version: self.evidence.get((model, version)),
                 exposition=lambda: (b"recurve_up 1\n", "text/plain; version=1.0.0"),
+                count_items=lambda *seen: self.counted.append(seen),
                 limits=http,
                 admin_token=admin_token,
             ),

@@ -118,7 +118,7 @@ def test_requests_are_logged_only_when_asked_for_but_failures_always(log_lines):
 
 
 def test_the_access_log_has_one_line_for_each_request(api, log_lines):
-    app = create_app(Collaborators(None, None, None, None, api.registry, api.store), access_log=True)
+    app = create_app(Collaborators(None, None, None, None, None, api.registry, api.store), access_log=True)
     app.test_client().get("/v1/models", headers={"X-Request-Id": "r-1"})
     (line,) = log_lines()
     assert line["request_id"] == "r-1"
@@ -128,7 +128,7 @@ def test_the_access_log_has_one_line_for_each_request(api, log_lines):
 
 
 def test_a_slow_request_is_logged_whether_asked_for_or_not(api, log_lines):
-    app = create_app(Collaborators(None, None, None, None, api.registry, api.store), slow_request_s=0.0)
+    app = create_app(Collaborators(None, None, None, None, None, api.registry, api.store), slow_request_s=0.0)
     app.test_client().get("/v1/models")
     assert [line["message"] for line in log_lines()] == ["slow request"]
 

@@ -1,0 +1,1 @@
+"""Bulk over HTTP: items into columns (`items`), columns into JSON (`text`), lines in and out (`replay`)."""
