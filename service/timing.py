@@ -77,16 +77,31 @@ class TimedStore:
         self._store = store
         self._observe_record = observe_record
         self._verbs = verbs
-        self._load, self._save = verbs["load"], verbs["save"]  # what every request asks for
+        self._load, self._save = verbs["load"], verbs["save"]  # what every request asks for: without TimedVerb's calls
+        self._store_load, self._store_save = store.load, store.save
         self._conflicts = conflicts
 
     def load(self, key: ClientKey) -> Stored | None:
         """See StateStore.load."""
-        return self._load.time(self._store.load, key)
+        began = time.perf_counter()
+        try:
+            return self._store_load(key)
+        except StoreUnavailable:
+            self._load.errors.inc()
+            raise
+        finally:
+            self._load.seconds.observe(time.perf_counter() - began)
 
     def save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
         """See StateStore.save."""
-        saved = self._save.time(self._store.save, key, old, new, blob)
+        began = time.perf_counter()
+        try:
+            saved = self._store_save(key, old, new, blob)
+        except StoreUnavailable:
+            self._save.errors.inc()
+            raise
+        finally:
+            self._save.seconds.observe(time.perf_counter() - began)
         self._told(key, blob, saved)
         return saved
 

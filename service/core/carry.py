@@ -55,6 +55,7 @@ class Carrier:
         self._spec = spec = served.spec
         self._adaptive = adaptive
         self._targets, self._features, width = len(spec.targets), len(spec.features), spec.columns
+        self._width, self._columns = width, spec.interval_columns
         self._shape = 1, spec.initial_state.size, self._features, self._targets, width  # as a header says it
         self._begins = STABLE.encode() + bytes.fromhex(spec.fingerprint)
         self._y_size, self._ends_size = 4 * self._targets * width, 8 * self._targets
@@ -121,7 +122,7 @@ class Carrier:
         state = np.frombuffer(blob, np.float32, state_size, state_at)[None]
         y, state = self._served.engine.step(request.observations, state)
         plain = y.ravel().tolist()
-        if not (math.isfinite(sum(plain)) and math.isfinite(state.sum(dtype=np.float64))):
+        if not (math.isfinite(sum(plain)) and math.isfinite(np.vdot(state, state))):  # or so large: the long way tells
             return None
         last_time = advance(spec, last_time, times, 1, now)
         told_points, told_anomaly = self._points.pack(*points), self._no_anomaly
@@ -168,11 +169,17 @@ class Carrier:
         self, y: FloatArray, plain: list[float], stretch: tuple[float, ...] | None
     ) -> tuple[bytes, FloatArray | None]:
         """The bounds around the prediction ``y`` (1, K, W) as the client is told them: as bytes, and (1, K, 2)."""
-        own = bounds(self._spec, y[0])
-        if own is None:
-            return b"", None
-        ends = own.ravel().tolist()
+        if self._columns is not None:
+            width, (lower, upper) = self._width, self._columns
+            lowers, uppers = plain[lower::width], plain[upper::width]
+        else:
+            own = bounds(self._spec, y[0])
+            if own is None:
+                return b"", None
+            lowers, uppers = own[:, 0].tolist(), own[:, 1].tolist()
         if stretch is not None and any(stretch):
-            ends = stretched_ends(self._spec, plain[:: self._spec.columns], ends, stretch)
+            ends = stretched_ends(self._spec, plain[:: self._width], lowers, uppers, stretch)
+        else:
+            ends = [end for pair in zip(lowers, uppers, strict=True) for end in pair]
         told = self._ends.pack(*ends)
         return told, np.frombuffer(told, np.float32).reshape(1, self._targets, 2)

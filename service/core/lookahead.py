@@ -38,21 +38,24 @@ def stretched(spec: ModelSpec, y: FloatArray, own: FloatArray, stretch: tuple[fl
     """
     if not any(stretch):
         return own
-    ends = stretched_ends(spec, y[:, 0].tolist(), own.ravel().tolist(), stretch)
+    ends = stretched_ends(spec, y[:, 0].tolist(), own[:, 0].tolist(), own[:, 1].tolist(), stretch)
     return np.array(ends, np.float32).reshape(-1, 2)
 
 
 def stretched_ends(
-    spec: ModelSpec, points: Sequence[float], own: Sequence[float], stretch: tuple[float, ...]
+    spec: ModelSpec,
+    points: Sequence[float],
+    lowers: Sequence[float],
+    uppers: Sequence[float],
+    stretch: tuple[float, ...],
 ) -> list[float]:
     """`stretched` over plain numbers: for a handful of targets they are several times as fast as small arrays.
 
-    `points`: K numbers; `own` and the answer: lower and upper end of each in turn.
+    `points`, `lowers`, `uppers`: K numbers each; the answer: lower and upper end of each in turn.
     """
     ends: list[float] = []
     limits = spec.limits or (LIMITLESS,) * len(stretch)
-    pairs = zip(own[::2], own[1::2], strict=True)
-    for (lower, upper), point, log, (least, most) in zip(pairs, points, stretch, limits, strict=True):
+    for point, lower, upper, log, (least, most) in zip(points, lowers, uppers, stretch, limits, strict=True):
         factor = exp(log)
         middle = lower if point < lower else upper if point > upper else point
         low, high = middle - factor * (middle - lower), middle + factor * (upper - middle)

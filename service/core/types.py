@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import nextafter
 from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -14,6 +15,7 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what `quote` leaves as it is, an
 
 FloatArray = NDArray[np.float32]
 
+FLOAT32_MOST = nextafter(2.0**128 - 2.0**103, 0.0)  # the largest number that rounds to a finite float32
 LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
 MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 GapPolicy = Literal["fill", "restart", "reject"]
@@ -79,7 +81,7 @@ class ModelSpec:
     feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
     target, the feature that observes it, -1 if none does. `limits`: for each target the least and the most that can
     be observed; empty where nothing is known of it. `marked`: for each target that feature, and how large an
-    error counts at most and at least.
+    error counts at most and at least. `ranges`: for each feature the least and the most that is taken.
     """
 
     name: str
@@ -100,11 +102,20 @@ class ModelSpec:
     observed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     limits: tuple[tuple[float, float], ...] = ()
     marked: tuple[tuple[int, float, float], ...] = field(init=False)
+    ranges: tuple[tuple[float, float], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         errors = ((MOST_ERROR * target.scale, LEAST_ERROR * target.scale) for target in self.targets)
         marked = ((feature, *both) for feature, both in zip(self.observed.tolist(), errors, strict=False))
         object.__setattr__(self, "marked", tuple(marked))
+        ranges = (
+            (
+                -FLOAT32_MOST if feature.minimum is None else max(feature.minimum, -FLOAT32_MOST),
+                FLOAT32_MOST if feature.maximum is None else min(feature.maximum, FLOAT32_MOST),
+            )
+            for feature in self.features
+        )
+        object.__setattr__(self, "ranges", tuple(ranges))
 
     @property
     def columns(self) -> int:

@@ -32,8 +32,18 @@ def observations_array(raw: Sequence[Any], fields: Sequence[str] | str, spec: Mo
         array = _at_once(raw, features)
         if array is not None:
             return array
-    rows = [_row(one, index, fields, features) for index, one in enumerate(raw)]
+    rows = [_usual(one, spec) or _row(one, index, fields, features) for index, one in enumerate(raw)]
     return np.array(rows, np.float32)
+
+
+def _usual(raw: Any, spec: ModelSpec) -> list[Any] | None:
+    """A list in which all is as it should be; None for whatever else."""
+    if type(raw) is not list or len(raw) != len(spec.ranges):
+        return None
+    for value, (least, most) in zip(raw, spec.ranges, strict=True):
+        if (type(value) is not float and type(value) is not int) or not least <= value <= most:
+            return None
+    return raw
 
 
 def _at_once(raw: Sequence[Any], features: Sequence[FeatureSpec]) -> FloatArray | None:

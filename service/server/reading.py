@@ -86,7 +86,9 @@ class Reader:
 
     def on_url(self, piece: bytes) -> None:
         """See httptools."""
-        exchange = self._exchange()
+        exchange = self.arriving
+        if exchange is None:
+            return
         if len(exchange.url) + len(piece) > self._house.bounds.line_bytes:
             self.refuse(refusal.LONG_LINE)
         else:
@@ -95,14 +97,19 @@ class Reader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools. Trailers come this way as well, after the head's end, and are dropped."""
         if self.in_head:
-            fields, bounds = self._exchange().add_header(name, value), self._house.bounds
+            exchange, bounds = self.arriving, self._house.bounds
+            if exchange is None:  # dropped meanwhile
+                return
+            fields = exchange.add_header(name, value)
             if fields > bounds.fields or len(name) + len(value) > bounds.field_bytes:
                 self.refuse(refusal.LONG_HEAD)
 
     def on_headers_complete(self) -> None:
         """See httptools."""
         self.in_head = False
-        exchange, parser = self._exchange(), self._parser
+        exchange, parser = self.arriving, self._parser
+        if exchange is None:
+            return
         version, environ = parser.get_http_version(), exchange.environ
         if self.refusal is not None:
             return
@@ -132,7 +139,9 @@ class Reader:
 
     def on_body(self, piece: bytes) -> None:
         """See httptools."""
-        exchange, self._idle_bytes = self._exchange(), 0
+        exchange, self._idle_bytes = self.arriving, 0
+        if exchange is None:
+            return
         if exchange.inlet is not None:
             exchange.inlet.feed(piece)
             self._listener.more(exchange)
@@ -149,7 +158,9 @@ class Reader:
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        exchange = self._exchange()
+        exchange = self.arriving
+        if exchange is None:
+            return
         self.arriving, exchange.complete, self._idle_bytes = None, True, 0
         if exchange.inlet is not None:
             exchange.inlet.end()
@@ -164,8 +175,3 @@ class Reader:
     def _hand_over(self, exchange: Exchange) -> None:
         exchange.handed = True
         self._listener.ready(exchange)
-
-    def _exchange(self) -> Exchange:
-        """The parser begins a message before it tells of anything in it."""
-        assert self.arriving is not None
-        return self.arriving

@@ -210,6 +210,8 @@ class Shard:
             self._guard.release()
 
     def _enter(self) -> None:
+        if self._guard.acquire(blocking=False):
+            return
         if not self._guard.acquire(timeout=SHORT_S if is_hurried() else WAIT_S):
             give_way()
             raise StoreUnavailable(f"this shard of the store was busy for {WAIT_S:g} s")
