@@ -16,7 +16,7 @@ from service.core.lease import TENANT as LEASES
 from service.core.ports import Entry, Save, SavesMany, Scans, StateStore, Stored
 from service.core.quarantine import SET_ASIDE
 from service.core.record import decode
-from service.core.tombstones import BURIED
+from service.core.tombstones import BURIED, stone_key
 from service.core.types import ClientKey
 
 Unmoved = Literal["there", "kept"]
@@ -91,11 +91,15 @@ def bring(target: StateStore, entry: Entry, *, replace: bool = False) -> Outcome
     """Put a record into `target`, nonce and all, with compare-and-set.
 
     What is there already is left alone unless it is older than `entry`, or `replace`: older by the time the client
-    was last heard of, then by its step. Of two that can't be compared, the one that is there stays.
+    was last heard of, then by its step. Of two that can't be compared, the one that is there stays. A client that has
+    no record there, but a tombstone that is newer, stays buried.
     """
     while True:
         stored = patiently(partial(target.load, entry.key))
-        unmoved = _unmoved(entry, stored, replace)
+        stone = None
+        if _may_be_buried(entry.key, stored, replace):
+            stone = patiently(partial(target.load, stone_key(entry.key)))
+        unmoved = _unmoved(entry, stored, stone, replace)
         if unmoved is not None:
             return unmoved
         old = None if stored is None else stored.nonce
@@ -111,8 +115,12 @@ def _bring_once(target: BulkStore, entries: list[Entry], tally: Tally, replace: 
     first = {entry.key: entry for entry in reversed(entries)}
     left = [entry for entry in entries if entry is not first[entry.key]]
     saves: list[Save] = []
-    for entry, stored in zip(first.values(), patiently(partial(target.load_many, list(first))), strict=True):
-        unmoved = _unmoved(entry, stored, replace)
+    kept = dict(zip(first, patiently(partial(target.load_many, list(first))), strict=True))
+    gone = [key for key, stored in kept.items() if _may_be_buried(key, stored, replace)]
+    stones = dict(zip(gone, patiently(partial(target.load_many, list(map(stone_key, gone)))), strict=True))
+    for entry in first.values():
+        stored = kept[entry.key]
+        unmoved = _unmoved(entry, stored, stones.get(entry.key), replace)
         if unmoved is not None:
             tally.add(unmoved)
         elif stored is not None and stored.nonce == entry.nonce:  # seldom, and it is deleted first: not for long
@@ -127,10 +135,17 @@ def _bring_once(target: BulkStore, entries: list[Entry], tally: Tally, replace: 
     return left
 
 
-def _unmoved(entry: Entry, stored: Stored | None, replace: bool) -> Unmoved | None:
-    """Why `entry` is not moved over what is in the target; None if it is."""
+def _may_be_buried(key: ClientKey, stored: Stored | None, replace: bool) -> bool:
+    """Whether it counts what is left of a client that has no record in the target."""
+    return stored is None and not replace and not key.tenant.startswith("~")
+
+
+def _unmoved(entry: Entry, stored: Stored | None, stone: Stored | None, replace: bool) -> Unmoved | None:
+    """Why `entry` is not moved over what is in the target, or beside its tombstone there; None if it is."""
     if stored is None:
-        return None
+        buried = None if stone is None else _age(stone_key(entry.key), stone.blob)
+        ours = None if buried is None else _age(entry.key, entry.blob)
+        return "kept" if buried is not None and ours is not None and buried > ours else None
     if stored == (entry.nonce, entry.blob):
         return "there"
     return None if replace or _newer(entry, stored) else "kept"

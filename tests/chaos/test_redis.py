@@ -43,7 +43,7 @@ def replicas(tiny_repository: Path, proxy: Proxy, chaos: Chaos) -> Iterator[list
         yield replicas
 
 
-def test_a_redis_that_is_killed_and_started_again_loses_no_step_and_doubles_none(
+def test_a_redis_that_is_killed_and_started_again_or_full_loses_no_step_and_doubles_none(
     redis: RedisServer, replicas: list[Service], chaos: Chaos, offline: Offline
 ) -> None:
     def kill_redis() -> None:
@@ -55,7 +55,12 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_step_and_doubles_none
         threading.Event().wait(1.5)
         redis.start()
 
-    troubles: dict[str, Trouble] = {"kill": kill_redis, "stay away": stay_away}
+    def run_out_of_memory() -> None:
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        threading.Event().wait(0.5)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+    troubles: dict[str, Trouble] = {"kill": kill_redis, "stay away": stay_away, "memory full": run_out_of_memory}
     troubles |= {"a worker": replicas[0].kill_a_worker, "a replica": replicas[1].kill_all}
     met = survive(chaos, [service.url for service in replicas], troubles, offline, least=300)
     assert met["503 store_unavailable"] > 0

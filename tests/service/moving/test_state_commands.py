@@ -20,6 +20,7 @@ from service.core.ports import Entry
 from service.core.tombstones import Tombstone, encode, stone_key
 from service.moving.dump import Writer
 from service.moving.transfer import patiently
+from service.stores import open_store
 from tests.service.moving.processes import command, run
 from tests.service.moving.records import NOW, content, entry, fill, key, put
 from tests.serving import ROOT
@@ -120,6 +121,30 @@ def test_of_two_tombstones_the_later_stays(source, target):
     assert "1 stayed" in run("migrate", "--from", source, "--to", target)
     assert "1 records moved" in run("migrate", "--from", target, "--to", source)
     assert content(source) == content(target)
+
+
+def test_a_client_that_was_buried_in_the_target_since_does_not_come_back_from_the_dead(source, target):
+    """It moved on there and expired: its old record would take its number back."""
+    fill(source, KEYS[:3])
+    run("migrate", "--from", source, "--to", target)
+    store = open_store(target)
+    for one, touched in (
+        (KEYS[0], NOW + 9),
+        (KEYS[1], NOW),
+        (KEYS[2], NOW - 9),
+    ):  # moved on, as it came, of a life before
+        assert store.delete(one)
+        place = stone_key(one)
+        stone = Tombstone("stable", 1, 7 if touched > NOW else 1, NOW, NOW, touched, NOW + 10, b"12345678")
+        assert store.save(place, None, b"buried..", encode(place, stone))
+    store.close()
+    buried = {one: kept for one, kept in content(target).items() if one.tenant.startswith("~")}
+    output = run("migrate", "--from", source, "--to", target)
+    assert "2 records moved, 0 were there" in output
+    assert "1 stayed" in output
+    assert content(target) == buried | {one: kept for one, kept in content(source).items() if one != KEYS[0]}
+    assert "1 records moved, 2 were there" in run("migrate", "--from", source, "--to", target, "--replace")
+    assert content(target) == buried | content(source)
 
 
 # -- export and import ------------------------------------------------------------------------------------------------
