@@ -99,6 +99,13 @@ class ItemBody(PredictBody):
     idempotency_key: str | None = None
 
 
+class ItemsBody(Body):
+    """Items of many clients, each absorbed or refused on its own. As application/x-ndjson: an item a line, without
+    end, and an answer a line. It is read column by column (`service.http.many.items`), not by this model."""
+
+    items: list[ItemBody]
+
+
 class HistoryBody(ObservedBody):
     """A history to prime a client from."""
 

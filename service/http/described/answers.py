@@ -89,6 +89,34 @@ class Answer(Told):
     predictions: list[AtStep] = _ABSENT
 
 
+class ItemAnswer(Answer):
+    """What one item of many is answered; `replayed`: it was sent before."""
+
+    replayed: Literal[True] = _ABSENT
+
+
+class ItemProblem(BaseModel):
+    """Why one item of many is refused, as an error is; whose item it is, if it says so; in how many seconds to send it
+    again, if that is worth it."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    client: str | None = _ABSENT
+    retry_after: int = _ABSENT
+
+
+class Results(Told):
+    """What each item is answered, in their order."""
+
+    model: str
+    results: list[ItemAnswer | ItemProblem]
+
+
 class Live(Told):
     """How good predictions of one target were over about the last 256 observations; `factor`: how many times as wide
     as the model's own the next interval is."""

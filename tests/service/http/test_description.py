@@ -36,6 +36,9 @@ def exported(api):
 TOKEN = {"headers": {"Authorization": f"Bearer {ADMIN}"}}
 CALLS = {
     "POST {C}/predict": lambda api: api.post({"observations": [1.0, 2.0], "horizon": 2, "return": "all"}),
+    "POST {M}/predict": lambda api: api.send(
+        "POST", "/v1/models/toy/predict", {"items": [{"client": "c", "observation": 1.0}, {"client": "/", "step": 1}]}
+    ),
     "GET {C}/forecast": lambda api: api.send("GET", f"{CLIENT}/forecast?horizon=6"),
     "POST {C}/forecast": lambda api: api.send("POST", f"{CLIENT}/forecast", {"observation": 3.0, "horizon": 2}),
     "PUT {C}/history": lambda api: api.send("PUT", f"{CLIENT}/history", {"observations": [1.0, 2.0]}),
@@ -113,7 +116,7 @@ def test_a_shadowed_clients_answer_is_described_too(api):
 
 
 def test_an_expired_clients_answer_and_what_is_not_ready_are_described_too(api):
-    predict = next(each for each in OPERATIONS if each.path.endswith("/predict"))
+    predict = next(each for each in OPERATIONS if each.path.endswith("{client}/predict"))
     ready = next(each for each in OPERATIONS if each.path == "/readyz")
     api.predict(4.0)
     api.clock.now += 8 * 24 * HOUR
