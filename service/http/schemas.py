@@ -99,6 +99,12 @@ class ItemBody(PredictBody):
     idempotency_key: str | None = None
 
 
+class ManyBody(Body):
+    """Predicts of many clients. As lines (application/x-ndjson) each item is a line, and so is its answer."""
+
+    items: list[ItemBody] = Field(min_length=1)
+
+
 class HistoryBody(ObservedBody):
     """A history to prime a client from."""
 

@@ -259,6 +259,34 @@ class Ready(Told):
     reason: str = _ABSENT
 
 
+class ItemAnswer(Answer):
+    """What a request of its own would have been answered; `replayed` where that is a stored answer."""
+
+    replayed: Literal[True] = _ABSENT
+
+
+class ItemProblem(BaseModel):
+    """Why an item was refused; nothing of it has moved, unless it says `in_doubt`. `retry_after`: in seconds."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    client: str | None
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    code: str
+    retry_after: int = _ABSENT
+
+
+class Answers(Told):
+    """The answers to the items, in their order."""
+
+    model: str
+    results: list[ItemAnswer | ItemProblem]
+
+
 class Problem(BaseModel):
     """An error (RFC 9457). `error` repeats `detail`. What else is known rides along: `expected_step`, `field`, …"""
 
