@@ -99,11 +99,10 @@ class ItemBody(PredictBody):
     idempotency_key: str | None = None
 
 
-class ItemsBody(Body):
-    """Items of many clients, each absorbed or refused on its own. As application/x-ndjson: an item a line, without
-    end, and an answer a line. It is read column by column (`service.http.many.items`), not by this model."""
+class ManyBody(Body):
+    """Predicts of many clients. As lines (application/x-ndjson) each item is a line, and so is its answer."""
 
-    items: list[ItemBody]
+    items: list[ItemBody] = Field(min_length=1)
 
 
 class HistoryBody(ObservedBody):

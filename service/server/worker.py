@@ -14,6 +14,7 @@ import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
+from service.server import memory
 from service.server.connection import STOPPING_S, Connection
 from service.server.house import Bounds, House
 from service.settings import read_settings
@@ -71,6 +72,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
     async def _serve(self) -> None:
         super().init_signals()
         sys.setswitchinterval(SWITCH_S)
+        memory.settle()
         service, settings = self.wsgi.extensions["recurve"], read_settings()
         cfg = self.cfg  # 0 means without bound
         line, field = cfg.limit_request_line or HEAD_BYTES, cfg.limit_request_field_size or HEAD_BYTES

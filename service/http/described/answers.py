@@ -89,34 +89,6 @@ class Answer(Told):
     predictions: list[AtStep] = _ABSENT
 
 
-class ItemAnswer(Answer):
-    """What one item of many is answered; `replayed`: it was sent before."""
-
-    replayed: Literal[True] = _ABSENT
-
-
-class ItemProblem(BaseModel):
-    """Why one item of many is refused, as an error is; whose item it is, if it says so; in how many seconds to send it
-    again, if that is worth it."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    client: str | None = _ABSENT
-    retry_after: int = _ABSENT
-
-
-class Results(Told):
-    """What each item is answered, in their order."""
-
-    model: str
-    results: list[ItemAnswer | ItemProblem]
-
-
 class Live(Told):
     """How good predictions of one target were over about the last 256 observations; `factor`: how many times as wide
     as the model's own the next interval is."""
@@ -285,6 +257,34 @@ class Ready(Told):
     store: str
     problems: list[dict[str, Any]]
     reason: str = _ABSENT
+
+
+class ItemAnswer(Answer):
+    """What a request of its own would have been answered; `replayed` where that is a stored answer."""
+
+    replayed: Literal[True] = _ABSENT
+
+
+class ItemProblem(BaseModel):
+    """Why an item was refused; nothing of it has moved, unless it says `in_doubt`. `retry_after`: in seconds."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    client: str | None
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    code: str
+    retry_after: int = _ABSENT
+
+
+class Answers(Told):
+    """The answers to the items, in their order."""
+
+    model: str
+    results: list[ItemAnswer | ItemProblem]
 
 
 class Problem(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.http.described import answers
 from service.http.envelope import StateBody
-from service.http.schemas import ForkBody, HistoryBody, ItemsBody, LabelBody, PinBody, PredictBody
+from service.http.schemas import ForkBody, HistoryBody, LabelBody, ManyBody, PinBody, PredictBody
 from service.http.supposing import ForecastBody
 
 CLIENT = "/v1/models/{model}/clients/{client}"
@@ -75,8 +75,14 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(*BODY, *NO_MODEL, *ORDER, *VALUES, "at_capacity", *STORE),
     ),
     Operation(
-        "POST", f"{MODEL}/predict", "Predict", "predict for many clients in one call", answers.Results, ItemsBody,
-        example={"items": [{"client": "roof-7", "observation": [21.3, 12.0, 1013.0]}]},
+        "POST", f"{MODEL}/predict", "Predict", "predict for many clients at once; as lines of JSON for any number",
+        answers.Answers, ManyBody,
+        example={
+            "items": [
+                {"client": "roof-7", "observation": [21.3, 12.0, 1013.0]},
+                {"client": "roof-8", "observation": [19.0, 12.2, 1013.5]},
+            ]
+        },
         refusals=(*BODY, *NO_MODEL, "invalid"),
     ),
     Operation(

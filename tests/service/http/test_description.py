@@ -37,7 +37,7 @@ TOKEN = {"headers": {"Authorization": f"Bearer {ADMIN}"}}
 CALLS = {
     "POST {C}/predict": lambda api: api.post({"observations": [1.0, 2.0], "horizon": 2, "return": "all"}),
     "POST {M}/predict": lambda api: api.send(
-        "POST", "/v1/models/toy/predict", {"items": [{"client": "c", "observation": 1.0}, {"client": "/", "step": 1}]}
+        "POST", "/v1/models/toy/predict", {"items": [{"client": name, "observation": 1.0} for name in ("c", "n", "")]}
     ),
     "GET {C}/forecast": lambda api: api.send("GET", f"{CLIENT}/forecast?horizon=6"),
     "POST {C}/forecast": lambda api: api.send("POST", f"{CLIENT}/forecast", {"observation": 3.0, "horizon": 2}),
