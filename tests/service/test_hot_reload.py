@@ -87,6 +87,8 @@ def town(two_versions, tmp_path):
     state_url = f"sqlite:///{tmp_path}/state"
     with running_service(tmp_path / "models", state_url, workers=2, admin_token=TOKEN) as running:
         found = Town(running, tmp_path / "models", state_url)
+        # the second worker may come much later than the first, which is all that a service is waited for
+        wait_until(lambda: found.agreed(1), BOUND_S, "both workers at generation 1")
         yield found
         found.store.close()
 
