@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -193,11 +192,10 @@ def test_a_killed_worker_is_replaced_and_nobody_loses_a_step(tiny_repository, tm
 
 
 def test_sigterm_ends_it_at_once_though_idle_connections_stay_open(tiny_repository, tmp_path):
-    with running_service(tiny_repository, f"sqlite:///{tmp_path / 'state'}") as service, requests.Session() as idle:
+    state, patient = f"sqlite:///{tmp_path / 'state'}", {"graceful_timeout_s": 600}  # `terminate` waits 40 s
+    with running_service(tiny_repository, state, **patient) as service, requests.Session() as idle:
         assert idle.get(f"{service.url}/livez", timeout=10).status_code == 200
-        began = time.monotonic()
         assert service.terminate() == 0
-        assert time.monotonic() - began < 15  # the graceful timeout is 30 s
 
 
 def test_sigterm_lets_a_request_under_way_end(tiny_repository, tmp_path):
