@@ -4,21 +4,22 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.stores import open_store, redis_route
+from service.stores import open_store, redis_calls, redis_route, redis_server
 from service.stores.redis_server import Server
+from tests.patience import LONG_S
+from tests.stores import redis_servers
 from tests.stores.proxy import proxy_to
-from tests.stores.redis_servers import redis_cluster, redis_server
 
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+    with redis_servers.redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def _cluster(tmp_path_factory):
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+    with redis_servers.redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
         yield servers
 
 
@@ -35,6 +36,13 @@ def cluster(_cluster):
     for server in _cluster:
         server.ask("FLUSHALL")
     return _cluster
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Stores opened now wait for Redis for as long as it takes: a machine that stands still is no outage."""
+    monkeypatch.setattr(redis_server, "TIMEOUT_S", LONG_S)
+    monkeypatch.setattr(redis_calls, "TRY_S", LONG_S)
 
 
 @pytest.fixture

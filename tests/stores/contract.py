@@ -509,7 +509,7 @@ class StateStoreContract:
 
             def create(n, key=key, start=start):
                 nonce = fresh()
-                start.wait(10)
+                start.wait(60)
                 return nonce if store.save(key, None, nonce, b"%d" % n) else None
 
             with ThreadPoolExecutor(8) as pool:
@@ -528,7 +528,7 @@ class StateStoreContract:
             old, start = put(store, key, b"old"), threading.Barrier(8)
 
             def race(n, key=key, old=old, start=start):
-                start.wait(10)
+                start.wait(60)
                 return store.delete(key, old) if n % 2 else store.save(key, old, fresh(), b"%d" % n)
 
             with ThreadPoolExecutor(8) as pool:
@@ -689,14 +689,20 @@ class Verbs(RuleBasedStateMachine):
 class SharedStoreContract(StateStoreContract):
     """A store that processes share. The fixture `url` names it; `store` is one opening of it."""
 
-    @staticmethod
-    def worker(url, *arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    @pytest.fixture(autouse=True)
+    def _no_worker_outlives_its_test(self):
+        self._workers = []
+        yield
+        for worker in self._workers:
+            worker.kill()
+            worker.stdout.close()
+            worker.wait()
+
+    def worker(self, url, *arguments):
+        command = [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)]
+        worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self._workers.append(worker)
+        return worker
 
     def test_of_many_processes_that_count_one_wins_each_time(self, store, url):
         put(store, KEY, b"0")
@@ -734,14 +740,10 @@ class SharedStoreContract(StateStoreContract):
 
     def test_a_write_is_seen_by_every_other_opening_at_once(self, store, url):
         worker = self.worker(url, "echo")
-        try:
-            for _ in range(50):
-                line = worker.stdout.readline().split()
-                assert store.load(KEY).blob.decode() == line[0]
-                assert bump(store, ClientKey("tenant", "sensor", "answer")) == int(line[0])
-        finally:
-            worker.kill()
-            worker.communicate()
+        for _ in range(50):
+            line = worker.stdout.readline().split()
+            assert store.load(KEY).blob.decode() == line[0]
+            assert bump(store, ClientKey("tenant", "sensor", "answer")) == int(line[0])
 
     @pytest.mark.parametrize("acknowledged", [1, 30, 300])
     def test_a_writer_killed_in_its_loop_loses_nothing_it_acknowledged(self, store, url, acknowledged):
