@@ -48,13 +48,13 @@ class Observed:
 class Court:
     """A process's judge over a repository and a store, with a clock that is set."""
 
-    def __init__(self, root, url="memory://", clock=None, store=None, terms=None):
+    def __init__(self, root, url="memory://", clock=None, store=None, terms=None, minute_s=60.0):
         self.clock = clock or SettableClock(NOON)
         self.store = store or open_store(url)
         self.repository, self.registry, self.observed = Repository(root), Registry(), Observed()
         loader = Loader(self.repository, self.registry, lambda bundle, spec: LeakyIntegrator())
         loader.refresh()
-        self.sums = MinuteSums(self.store, self.clock)
+        self.sums = MinuteSums(self.store, self.clock, minute_s)
         self.judge = Judge(
             self.registry,
             self.repository,
@@ -364,13 +364,12 @@ def test_evidence_that_does_not_read_begins_the_trial_anew(court, spoil):
 
 
 def test_the_thread_judges_and_ends_when_it_is_stopped(root):
-    court = Court(root)
-    court.sums.minute_s = 0.05
-    before = threading.active_count()
+    court = Court(root, minute_s=0.05)
+    before = set(threading.enumerate())
     court.judge.start()
-    wait_until(lambda: court.evidence() is not None, 30.0, "evidence")
+    wait_until(lambda: court.evidence() is not None, 60.0, "evidence")
     court.judge.stop()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_request_s_paired_differences_are_added_to_its_candidates_minute(court):
