@@ -27,6 +27,7 @@ from tests.stores.redis_servers import redis_server
 ROOT = Path(__file__).parents[3]
 BOUND_S = 60.0
 SEED = 7
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture(scope="session")
@@ -375,6 +376,12 @@ def test_a_move_that_makes_no_sense_is_a_usage_error(source, tmp_path):
     assert "only sqlite" in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
     assert "hunter2" not in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
     assert "no store is called" in run("migrate", "--from", source, "--to", "ftp://x", status=1)
+
+
+def test_a_stop_while_python_runs_a_piece_of_text_ends_with_its_exit_code_and_not_by_the_signal():
+    command = [sys.executable, "-m", "tests.stopped_in_text", "service"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BOUND_S, check=False)
+    assert (done.returncode, "finishes it" in done.stderr) == (130, True), done.stderr
 
 
 def test_a_store_that_is_away_for_a_moment_is_waited_for_and_not_for_ever():
