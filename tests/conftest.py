@@ -5,9 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("recurve", deadline=None)  # a busy machine is no defect; nothing here is timed
+# a busy machine is no defect; nothing here is timed
+settings.register_profile("recurve", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("recurve")
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would every process that the tests start there.
@@ -16,6 +17,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 SINGLE = "single"  # one feature, no interval
 TRIPLE = "tiny"  # three features, all predicted, one step an hour
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores opened now wait for Redis for as long as it takes: a machine that stands still is no outage."""
+    from service.stores import redis_calls, redis_server
+    from tests.patience import LONG_S
+
+    monkeypatch.setattr(redis_server, "TIMEOUT_S", LONG_S)
+    monkeypatch.setattr(redis_calls, "TRY_S", LONG_S)
 
 
 @pytest.fixture(scope="session")

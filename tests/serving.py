@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_S = 60.0
+READY_S = 180.0
 STOP_S = 40.0
 
 
@@ -53,7 +53,7 @@ class Running:
         """What it logged so far, one JSON object a line."""
         return _content(self._err)
 
-    def status(self, path: str, timeout_s: float = 10.0) -> int | None:
+    def status(self, path: str, timeout_s: float = 30.0) -> int | None:
         """The status that a GET answers, None if nothing answers."""
         try:
             with urllib.request.urlopen(f"{self.url}{path}", timeout=timeout_s) as answer:
@@ -105,7 +105,7 @@ def running_service(
 
     `settings` are further settings by name (`access_log=True`, `max_clients=3`, `port=8000`). Without `wait_ready` it
     waits until the service answers at all. `module` is run instead, if it becomes the service as well. ServiceFailed
-    with the log if it ends or takes longer than a minute.
+    with the log if it ends or takes longer than READY_S.
     """
     settings = {"port": free_port(), **settings}
     named = {"models_dir": models_dir, "state_url": state_url, "workers": workers, **settings}

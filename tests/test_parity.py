@@ -31,7 +31,12 @@ def service(request, tiny_repository, tmp_path_factory):
     with (
         state_url(store, tmp_path_factory.mktemp("state")) as url,
         running_service(
-            tiny_repository, url, workers=int(workers[0]), engine=engine, adaptive_intervals=False
+            tiny_repository,
+            url,
+            workers=int(workers[0]),
+            module="tests.patience",
+            engine=engine,
+            adaptive_intervals=False,
         ) as running,
         requests.Session() as session,
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.checker import Offline, check
@@ -24,17 +24,28 @@ class Chaos:
         return random.Random(self.seed)
 
 
+LEAST = 500  # requests that must have been acknowledged
+
+
 def survive(
-    chaos: Chaos, urls: Sequence[str], troubles: Mapping[str, Trouble], offline: Offline, least: int = 500
-) -> Counter[str]:
+    chaos: Chaos,
+    urls: Sequence[str],
+    troubles: Mapping[str, Trouble],
+    offline: Offline,
+    met: Callable[[Counter[str]], bool],
+) -> None:
     """Runs `troubles` under a load on `urls`, then demands that no acknowledged step is lost, doubled or off.
 
-    What the clients met, printed for whoever looks at a failure. At least `least` requests must have been acknowledged.
+    It goes on until `met` holds of what the clients met, which is printed for whoever looks at a failure.
     """
     load = Load(urls, chaos.seed)
+
+    def enough() -> bool:
+        return load.acknowledged >= LEAST and met(load.counts)
+
     load.start()
     try:
-        happened = haunt(load, troubles, chaos.random(), chaos.seconds)
+        happened = haunt(load, troubles, chaos.random(), chaos.seconds, enough)
     finally:
         try:
             load.finish()
@@ -42,7 +53,7 @@ def survive(
             print("met:", dict(load.counts))
     compared = check(load.clients, offline)
     print("troubles:", dict(happened), "predictions compared:", compared)
-    assert load.acknowledged >= least
+    assert load.acknowledged >= LEAST
     assert compared >= load.acknowledged
     assert all(client.step > 0 for client in load.clients)
-    return load.counts
+    assert met(load.counts), "the troubles came to nothing"

@@ -20,6 +20,7 @@ from tests.stores.redis_servers import redis_server
 
 NOON = 1_700_000_040.0  # a whole minute
 KEY = ClientKey("~minutes", "toy", "shadow:00@1700000040000")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture

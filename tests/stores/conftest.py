@@ -4,9 +4,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.stores import open_store, redis_calls, redis_route, redis_server
+from service.stores import open_store, redis_route
 from service.stores.redis_server import Server
-from tests.patience import LONG_S
 from tests.stores import redis_servers
 from tests.stores.proxy import proxy_to
 
@@ -36,13 +35,6 @@ def cluster(_cluster):
     for server in _cluster:
         server.ask("FLUSHALL")
     return _cluster
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Stores opened now wait for Redis for as long as it takes: a machine that stands still is no outage."""
-    monkeypatch.setattr(redis_server, "TIMEOUT_S", LONG_S)
-    monkeypatch.setattr(redis_calls, "TRY_S", LONG_S)
 
 
 @pytest.fixture
