@@ -2,7 +2,10 @@
 
 import shutil
 import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,8 +18,30 @@ settings.load_profile("recurve")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = Path(__file__).parents[1]
 SINGLE = "single"  # one feature, no interval
 TRIPLE = "tiny"  # three features, all predicted, one step an hour
+
+
+Begin = Callable[..., "subprocess.Popen[Any]"]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts a command as `subprocess.Popen` does; what still runs when the test is over is killed."""
+    started: list[subprocess.Popen[Any]] = []
+
+    def begin(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        started.append(subprocess.Popen(command, **{"cwd": ROOT, **options}))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        process.wait()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -84,11 +85,24 @@ def wait_until(condition: Callable[[], bool], bound_s: float, what: str, every_s
         time.sleep(every_s)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(beside: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on now, nor on the one `beside` it, so many numbers above.
+
+    Below those that the system gives to whoever connects: between now and its use it is not taken by a client.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_FIRST_OF_CLIENTS - _LOWEST_PORT - beside)
+        try:
+            for each in {port, port + beside}:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", each))
+        except OSError:
+            continue
+        return port
+
+
+_LOWEST_PORT = 10_000
+_FIRST_OF_CLIENTS = max(32_768, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 
 
 @contextmanager

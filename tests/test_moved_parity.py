@@ -101,13 +101,13 @@ def test_a_service_is_moved_while_it_serves_and_no_acknowledged_step_stays_behin
             for thread in threads:
                 thread.start()
             try:
-                wait_until(lambda: min(acknowledged) > 5, 30, "steps of every client")
+                wait_until(lambda: min(acknowledged) > 5, 120, "steps of every client")
                 command("migrate", "--from", old, "--to", server.url)
                 before = list(acknowledged)
                 command("backup", "--from", old, "--to", tmp_path / "backup")
                 after = list(acknowledged)
                 command("migrate", "--from", old, "--to", server.url)
-                wait_until(lambda: min(acknowledged) > max(after), 30, "steps after the backup")
+                wait_until(lambda: min(acknowledged) > max(after), 120, "steps after the backup")
             finally:
                 stop.set()
                 for thread in threads:

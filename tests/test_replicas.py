@@ -14,7 +14,7 @@ from tests.offline import assert_equal, offline_pass
 from tests.serving import running_service, wait_until
 from tests.stores.redis_servers import RedisServer, redis_server
 
-BOUND_S = 60.0
+BOUND_S = 120.0
 
 
 @pytest.fixture(scope="module")

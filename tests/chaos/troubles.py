@@ -17,7 +17,7 @@ from tests.chaos.load import Load
 from tests.serving import Running, free_port, running_service, wait_until
 
 Trouble = Callable[[], None]
-RECOVERY_S = 45.0
+RECOVERY_S = 120.0
 ENOUGH = 20  # acknowledged requests after a trouble that tell that it is over
 LONGER_S = 240.0  # than was meant to, at the most
 

@@ -282,9 +282,9 @@ def test_a_process_under_way_ends_with_the_watch():
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: apart._process is not None, 30, "a process")
+    wait_until(lambda: apart._process is not None, 120, "a process")
     apart.stop()
-    asking.join(20)
+    asking.join(120)
     assert not asking.is_alive()
     assert len(failed) == 1
     assert apart._process.poll() is not None

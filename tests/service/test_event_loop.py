@@ -16,7 +16,7 @@ from tests.conftest import SINGLE
 from tests.service.test_connections import connected, post, until, whole
 from tests.serving import running_service, wait_until
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from service.stores import open_store
 from tests.conftest import TRIPLE
 from tests.serving import running_service, wait_until
 
-BOUND_S = 60.0
+BOUND_S = 120.0
 TOKEN = "the-token-of-these-tests"
 CLIENTS, THREADS = 12, 4
 MODEL = f"/v1/models/{TRIPLE}"

@@ -17,7 +17,7 @@ from service.server.connection import STOPPING_S, Connection
 from service.server.exchange import Exchange
 from service.server.house import HELD_BYTES, Bounds, House
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 HEAD_BYTES = 70_000
 
 

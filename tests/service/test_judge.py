@@ -367,7 +367,7 @@ def test_the_thread_judges_and_ends_when_it_is_stopped(root):
     court = Court(root, minute_s=0.05)
     before = set(threading.enumerate())
     court.judge.start()
-    wait_until(lambda: court.evidence() is not None, 60.0, "evidence")
+    wait_until(lambda: court.evidence() is not None, 120, "evidence")
     court.judge.stop()
     assert set(threading.enumerate()) <= before
 

@@ -78,7 +78,7 @@ def test_a_server_that_can_not_save_to_disk_is_named_and_recovers(server, store,
     server.ask("CONFIG", "SET", "save", "3600 1")
     try:
         server.ask("BGSAVE")
-        wait_until(lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err", 60, "a failed save")
+        wait_until(lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err", 120, "a failed save")
         assert "MISCONF" in timed(lambda: store.save(KEY, nonce, fresh(), b"more"))[1]
         assert store.load(KEY) == Stored(nonce, b"record")
     finally:

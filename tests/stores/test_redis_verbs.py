@@ -127,11 +127,11 @@ def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
     with ThreadPoolExecutor(4) as pool:
         working = [pool.submit(work) for _ in range(4)]
         for _ in range(40):
-            assert at_work.acquire(timeout=20)
+            assert at_work.acquire(timeout=120)
         store.close()
         for each in working:
             with pytest.raises(StoreUnavailable, match="closed"):
-                each.result(20)
+                each.result(120)
 
 
 @pytest.mark.usefixtures("patient")
