@@ -72,7 +72,7 @@ def test_under_load_a_better_candidate_is_served_and_a_worse_one_dropped(root, t
         except (AssertionError, requests.RequestException) as error:
             failures.append(error)
 
-    settings = {"minute_s": 0.5, "poll_s": 0.2, "admin_token": TOKEN}
+    settings = {"minute_s": 0.25, "poll_s": 0.1, "admin_token": TOKEN}
     with running_service(root, f"sqlite:///{tmp_path}/state", workers=2, **settings) as running:
 
         def label(name, version):
