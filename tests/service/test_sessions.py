@@ -109,6 +109,7 @@ def test_what_becomes_of_clients_is_in_the_metrics_of_both_workers(service):
 
 
 def test_beyond_the_capacity_new_clients_are_told_when_to_come_again(service):
+    assert post(service, "fresh").status_code == 200
     turned_away = 0
     while turned_away == 0:  # each worker counts for itself in between: some more than 40 get in
         for i in range(200):
