@@ -58,7 +58,7 @@ chaos: $(VENV)/.dev ## kill, cut off and fill up what the service needs, for lon
 	$(PY) -m pytest tests/chaos --timeout=0 -rP $(ARGS)
 
 loop: $(VENV)/.dev ## watch the whole retraining loop once, minutes: its picture and figures go to docs/
-	@LOOP_DOCS=docs $(PY) -m pytest tests/loop --timeout=0 -s $(ARGS)
+	@LOOP_DOCS=docs LOOP_MINUTE_S=1 $(PY) -m pytest tests/loop --timeout=0 -s $(ARGS)
 
 train: $(VENV)/.training ## train the demonstration models in full (JOBS="sensor my-job.toml" picks)
 	@for job in $(JOBS); do

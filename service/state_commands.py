@@ -42,6 +42,9 @@ class StateCommands(click.Group):
         except OSError as error:
             raise click.ClickException(f"can't read or write: {error}") from error
         except KeyboardInterrupt:
+            # If it has left a piece of source text (a dataclass is made by one), Python would end the process by SIGINT
+            # whatever its exit code; it forgets that when it runs another (CPython, pythonrun.c).
+            exec("")
             click.echo("\nStopped. Nothing is lost; the same command again finishes it.", err=True)
             raise click.exceptions.Exit(130) from None
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_S = 60.0
+READY_S = 180.0
 STOP_S = 40.0
 
 
@@ -53,7 +54,7 @@ class Running:
         """What it logged so far, one JSON object a line."""
         return _content(self._err)
 
-    def status(self, path: str, timeout_s: float = 10.0) -> int | None:
+    def status(self, path: str, timeout_s: float = 30.0) -> int | None:
         """The status that a GET answers, None if nothing answers."""
         try:
             with urllib.request.urlopen(f"{self.url}{path}", timeout=timeout_s) as answer:
@@ -84,11 +85,24 @@ def wait_until(condition: Callable[[], bool], bound_s: float, what: str, every_s
         time.sleep(every_s)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(beside: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on now, nor on the one `beside` it, so many numbers above.
+
+    Below those that the system gives to whoever connects: between now and its use it is not taken by a client.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_FIRST_OF_CLIENTS - _LOWEST_PORT - beside)
+        try:
+            for each in {port, port + beside}:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", each))
+        except OSError:
+            continue
+        return port
+
+
+_LOWEST_PORT = 10_000
+_FIRST_OF_CLIENTS = max(32_768, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 
 
 @contextmanager
@@ -105,7 +119,7 @@ def running_service(
 
     `settings` are further settings by name (`access_log=True`, `max_clients=3`, `port=8000`). Without `wait_ready` it
     waits until the service answers at all. `module` is run instead, if it becomes the service as well. ServiceFailed
-    with the log if it ends or takes longer than a minute.
+    with the log if it ends or takes longer than READY_S.
     """
     settings = {"port": free_port(), **settings}
     named = {"models_dir": models_dir, "state_url": state_url, "workers": workers, **settings}

@@ -72,7 +72,7 @@ def test_under_load_a_better_candidate_is_served_and_a_worse_one_dropped(root, t
         except (AssertionError, requests.RequestException) as error:
             failures.append(error)
 
-    settings = {"minute_s": 0.5, "poll_s": 0.2, "admin_token": TOKEN}
+    settings = {"minute_s": 0.25, "poll_s": 0.1, "admin_token": TOKEN}
     with running_service(root, f"sqlite:///{tmp_path}/state", workers=2, **settings) as running:
 
         def label(name, version):
@@ -106,7 +106,7 @@ def test_under_load_a_better_candidate_is_served_and_a_worse_one_dropped(root, t
         better, worse = evidence(2).json(), evidence(1).json()
         for outcome in ("promoted", "worse"):
             line = f'recurve_promotions_total{{model="{TRIPLE}",outcome="{outcome}"}} 1.0'
-            wait_until(lambda line=line: line in requests.get(f"{running.url}/metrics", timeout=30).text, 30.0, line)
+            wait_until(lambda line=line: line in requests.get(f"{running.url}/metrics", timeout=30).text, 120, line)
         log = running.stderr()
 
     assert labels() == {"stable": 2, "previous": 1}

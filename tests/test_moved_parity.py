@@ -68,7 +68,10 @@ def moved(tiny_repository, tmp_path_factory, series):
 @pytest.mark.parametrize("how", ["a backup", "a migration to Redis", "a file", "HTTP"])
 def test_a_client_goes_on_the_same_wherever_its_state_was_moved(moved, tiny_repository, series, how):
     told, following, places, exports = moved
-    with running_service(tiny_repository, places[how], workers=2) as running, requests.Session() as session:
+    with (
+        running_service(tiny_repository, places[how], workers=2, module="tests.patience") as running,
+        requests.Session() as session,
+    ):
         if how == "HTTP":
             for client, document in exports.items():
                 url = f"{running.url}/v1/models/{TRIPLE}/clients/{client}/state"
@@ -98,13 +101,13 @@ def test_a_service_is_moved_while_it_serves_and_no_acknowledged_step_stays_behin
             for thread in threads:
                 thread.start()
             try:
-                wait_until(lambda: min(acknowledged) > 5, 30, "steps of every client")
+                wait_until(lambda: min(acknowledged) > 5, 120, "steps of every client")
                 command("migrate", "--from", old, "--to", server.url)
                 before = list(acknowledged)
                 command("backup", "--from", old, "--to", tmp_path / "backup")
                 after = list(acknowledged)
                 command("migrate", "--from", old, "--to", server.url)
-                wait_until(lambda: min(acknowledged) > max(after), 30, "steps after the backup")
+                wait_until(lambda: min(acknowledged) > max(after), 120, "steps after the backup")
             finally:
                 stop.set()
                 for thread in threads:
@@ -112,7 +115,7 @@ def test_a_service_is_moved_while_it_serves_and_no_acknowledged_step_stays_behin
         command("migrate", "--from", old, "--to", server.url)
         steps = {}
         for place in (server.url, backup):
-            with running_service(tiny_repository, place, workers=1) as running:
+            with running_service(tiny_repository, place, workers=1, module="tests.patience") as running:
                 clients = f"{running.url}/v1/models/{TRIPLE}/clients"
                 steps[place] = [requests.get(f"{clients}/c-{c}", timeout=30).json()["step"] for c in range(CLIENTS)]
         assert steps[server.url] == acknowledged

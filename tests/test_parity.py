@@ -25,14 +25,19 @@ def offline():
 @pytest.fixture(
     scope="module",
     params=["litert, sqlite, 2 workers", "litert, memory, 1 worker", "litert, redis, 2 workers",
-            "tensorflow, sqlite, 2 workers", "tensorflow, memory, 1 worker"],
+            "tensorflow, sqlite, 2 workers"],
 )  # fmt: skip
 def service(request, tiny_repository, tmp_path_factory):
     engine, store, workers = request.param.split(", ")
     with (
         state_url(store, tmp_path_factory.mktemp("state")) as url,
         running_service(
-            tiny_repository, url, workers=int(workers[0]), engine=engine, adaptive_intervals=False
+            tiny_repository,
+            url,
+            workers=int(workers[0]),
+            module="tests.patience",
+            engine=engine,
+            adaptive_intervals=False,
         ) as running,
         requests.Session() as session,
     ):

@@ -3,6 +3,7 @@
 import random
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from tests.offline import assert_equal, offline_pass
 from tests.serving import running_service, wait_until
 from tests.stores.redis_servers import RedisServer, redis_server
 
+BOUND_S = 120.0
+
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
@@ -20,13 +23,18 @@ def redis(tmp_path_factory):
         yield server
 
 
+@contextmanager
+def two_replicas(models, url, module):
+    settings = {"workers": 2, "adaptive_intervals": False, "module": module}
+    with running_service(models, url, **settings) as one, running_service(models, url, **settings) as other:
+        yield one, other
+
+
 @pytest.fixture(scope="module")
 def replicas(tiny_repository, redis):
-    with (
-        running_service(tiny_repository, redis.url, workers=2, adaptive_intervals=False) as one,
-        running_service(tiny_repository, redis.url, workers=2, adaptive_intervals=False) as other,
-    ):
-        yield one, other
+    """Two that wait for Redis as long as it takes."""
+    with two_replicas(tiny_repository, redis.url, "tests.patience") as both:
+        yield both
 
 
 @pytest.fixture
@@ -75,9 +83,17 @@ def test_one_client_posting_to_both_at_once_takes_every_step_once(replicas):
         assert sorted(pool.map(post, range(64))) == list(range(1, 65))
 
 
-def test_while_redis_is_away_they_are_not_ready_and_go_on_when_it_is_back(replicas, redis, session):
-    url = predict_url(replicas[0], "patient", SINGLE)
-    assert session.post(url, json={"observation": 1.0, "step": 1}, timeout=30).json()["step"] == 1
+@pytest.fixture
+def as_they_are(tiny_repository, redis):
+    """Two replicas with the service's own patience."""
+    with two_replicas(tiny_repository, redis.url, "service") as both:
+        yield both
+
+
+def test_while_redis_is_away_they_are_not_ready_and_go_on_when_it_is_back(as_they_are, redis, session):
+    replicas = as_they_are
+    first = answered(session, predict_url(replicas[0], "patient", SINGLE), {"observation": 1.0, "step": 1})
+    assert first["step"] == 1
     redis.kill()
     try:
         for replica in replicas:
@@ -93,7 +109,7 @@ def test_while_redis_is_away_they_are_not_ready_and_go_on_when_it_is_back(replic
     assert answer["step"] == 2
     assert answer["state"]["status"] == "carried"
     for replica in replicas:
-        wait_until(lambda replica=replica: replica.status("/readyz") == 200, 20, "readiness")
+        wait_until(lambda replica=replica: replica.status("/readyz") == 200, BOUND_S, "readiness")
 
 
 def answered(session, url, body):
@@ -105,7 +121,7 @@ def answered(session, url, body):
         answers.append(session.post(url, json=body, timeout=30))
         return answers[-1].status_code != 503
 
-    wait_until(ask, 20, "an answer")
+    wait_until(ask, BOUND_S, "an answer")
     assert answers[-1].status_code == 200, answers[-1].text
     return answers[-1].json()
 
@@ -121,7 +137,7 @@ def test_a_service_starts_before_its_redis_and_never_tells_its_password(tiny_rep
         try:
             answer = answered(session, predict_url(running, "early", SINGLE), {"observation": 1.0, "step": 1})
             assert answer["step"] == 1
-            wait_until(lambda: running.status("/readyz") == 200, 20, "readiness")
+            wait_until(lambda: running.status("/readyz") == 200, BOUND_S, "readiness")
         finally:
             server.kill()
         said = running.stdout() + running.stderr() + refused.text

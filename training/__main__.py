@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,9 +245,14 @@ main.add_command(retrain)
 main.add_command(schedule)
 
 
-if __name__ == "__main__":
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The command line of this process, to its end."""
     INTERRUPTION.listen()  # a stopped container cleans up as Ctrl-C does
     try:
-        main(prog_name="python -m training")
+        main(arguments, prog_name="python -m training")
     finally:
         INTERRUPTION.leave()
+
+
+if __name__ == "__main__":
+    run()

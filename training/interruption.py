@@ -67,9 +67,13 @@ class Interruption:
         self.check()
 
     def leave(self) -> None:
-        """The process is on its way out: there is nothing left to stop."""
+        """The process is on its way out: there is nothing left to stop, and its exit code counts."""
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        # Once KeyboardInterrupt has left a piece of source text (a dataclass is made by one), Python ends the process
+        # by SIGINT whatever its exit code, though it was caught. It forgets that when it runs another: CPython's
+        # unhandled_keyboard_interrupt, in pythonrun.c.
+        exec("")
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
         impatient, self.asked = self.asked, True

@@ -16,7 +16,7 @@ def chaos(request: pytest.FixtureRequest) -> Chaos:
     """The seed is printed, so that a failure shows what to set to see it again."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"CHAOS_SEED={seed} pytest {request.node.nodeid}")
-    return Chaos(seed, float(os.environ.get("CHAOS_SECONDS") or 12))
+    return Chaos(seed, float(os.environ.get("CHAOS_SECONDS") or 8))
 
 
 @pytest.fixture(scope="session")

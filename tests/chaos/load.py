@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODEL = "tiny"
-PATIENCE_S = 60.0  # a request that nobody acknowledges for so long is a defect
+PATIENCE_S = 180.0  # a request that nobody acknowledges for so long is a defect
 TIMEOUT_S = 20.0
 AGAIN_S = 0.05
 USUAL, SPREAD = (10.0, 5.0, 1010.0), (9.0, 7.0, 8.0)

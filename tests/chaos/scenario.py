@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.checker import Offline, check
@@ -24,23 +24,31 @@ class Chaos:
         return random.Random(self.seed)
 
 
+LEAST = 500  # requests that must have been acknowledged
+
+
 def survive(
     chaos: Chaos,
     urls: Sequence[str],
     troubles: Mapping[str, Trouble],
     offline: Offline,
-    least: int = 500,
+    met: Callable[[Counter[str]], bool] = lambda counts: True,
+    least: int = LEAST,
     together: int = 1,
-) -> Counter[str]:
+) -> None:
     """Runs `troubles` under a load on `urls`, then demands that no acknowledged step is lost, doubled or off.
 
-    What the clients met, printed for whoever looks at a failure. At least `least` requests must have been acknowledged,
-    of which `together` go in one bulk request.
+    It goes on until `least` requests are acknowledged, of which `together` go in one bulk request, and `met` holds of
+    what the clients met, which is printed for whoever looks at a failure.
     """
     load = Load(urls, chaos.seed, together=together)
+
+    def enough() -> bool:
+        return load.acknowledged >= least and met(load.counts)
+
     load.start()
     try:
-        happened = haunt(load, troubles, chaos.random(), chaos.seconds)
+        happened = haunt(load, troubles, chaos.random(), chaos.seconds, enough)
     finally:
         try:
             load.finish()
@@ -48,7 +56,7 @@ def survive(
             print("met:", dict(load.counts))
     compared = check(load.clients, offline)
     print("troubles:", dict(happened), "predictions compared:", compared)
-    assert load.acknowledged >= least
+    assert load.acknowledged >= LEAST
     assert compared >= load.acknowledged
     assert all(client.step > 0 for client in load.clients)
-    return load.counts
+    assert met(load.counts), "the troubles came to nothing"

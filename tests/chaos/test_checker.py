@@ -59,9 +59,9 @@ def test_a_store_that_forgets_is_found(tiny_repository: Path) -> None:
     load = Load([service.url], seed=1, clients_n=20, threads_n=2)
     try:
         load.start()
-        wait_until(lambda: load.acknowledged > 200, 30, "200 acknowledged requests")
+        wait_until(lambda: load.acknowledged > 200, 120, "200 acknowledged requests")
         service.kill_a_worker()
-        wait_until(lambda: load.failed, 30, "a broken promise")
+        wait_until(lambda: load.failed, 120, "a broken promise")
         with pytest.raises(Broken, match="client-"):
             load.finish()
     finally:

@@ -28,7 +28,7 @@ def survive(
     crowds = Crowds(urls, chaos.seed)
     crowds.start()
     try:
-        happened = haunt(crowds, troubles, chaos.random(), chaos.seconds)
+        happened = haunt(crowds, troubles, chaos.random(), chaos.seconds, lambda: crowds.acknowledged >= 300)
     finally:
         try:
             crowds.finish()

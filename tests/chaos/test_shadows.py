@@ -36,7 +36,13 @@ def test_killed_workers_move_both_tracks_of_a_client_or_neither(
     load.start()
     try:
         troubles = {"a worker": shadowed.kill_a_worker, "everything": shadowed.kill_all}
-        happened = haunt(load, troubles, chaos.random(), chaos.seconds)
+        happened = haunt(
+            load,
+            troubles,
+            chaos.random(),
+            chaos.seconds,
+            enough=lambda: load.acknowledged >= 200 and load.counts["no answer"] > 0,
+        )
     finally:
         load.finish()
     compared = check(load.clients, offline)

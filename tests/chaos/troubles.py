@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from tests.serving import Running, free_port, running_service, wait_until
 
 Trouble = Callable[[], None]
-RECOVERY_S = 45.0
+RECOVERY_S = 120.0
 ENOUGH = 20  # acknowledged requests after a trouble that tell that it is over
+LONGER_S = 240.0  # than was meant to, at the most
 
 
 class Sending(Protocol):
@@ -105,15 +106,27 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def haunt(load: Sending, troubles: Mapping[str, Trouble], rng: random.Random, seconds: float) -> Counter[str]:
+def haunt(
+    load: Sending,
+    troubles: Mapping[str, Trouble],
+    rng: random.Random,
+    seconds: float,
+    enough: Callable[[], bool] = lambda: True,
+) -> Counter[str]:
     """Troubles in random order, each as often as the others, at random moments of `load`; how often each happened.
 
-    TimeoutError where the load does not go on after one.
+    For `seconds`, and beyond them until `enough` has come of it: a slow machine takes longer to do as much.
+    TimeoutError where the load does not go on after a trouble.
     """
     happened: Counter[str] = Counter()
     order: list[str] = []
     end = time.monotonic() + seconds
-    while (time.monotonic() < end or len(happened) < len(troubles)) and not load.failed:
+
+    def over() -> bool:
+        late = time.monotonic() - end
+        return late > LONGER_S or (late > 0 and len(happened) == len(troubles) and enough())
+
+    while not over() and not load.failed:
         if not order:
             order = sorted(troubles)
             rng.shuffle(order)

@@ -76,11 +76,11 @@ class Crowd:
         return time.monotonic() - self.began
 
     def between(self, begin: float, end: float) -> Second:
-        """All that was seen from `begin` to `end`, seconds since the start."""
+        """All that was seen in whole seconds from `begin` to `end`, seconds since the start."""
         total = Second()
         with self._lock:
             for second, seen in self.seconds.items():
-                if begin <= second < end:
+                if begin <= second and second + 1 <= end:
                     total.scored += seen.scored
                     total.squared += seen.squared
                     total.naive += seen.naive

@@ -8,7 +8,6 @@ import pytest
 from models.errors import BundleDamaged, LabelsMoved, UnknownVersion
 from models.repository import Repository
 from tests.models.samples import publish_sample
-from tests.models.test_killed_publish import ROOT
 
 
 @pytest.fixture
@@ -55,15 +54,15 @@ def test_a_version_that_is_gone_or_damaged_is_not_promoted(repository):
     assert repository.labels("sensor").labels == {"stable": 1, "candidate": 2}
 
 
-def test_of_two_that_promote_at_once_one_does(repository):
+def test_of_two_that_promote_at_once_one_does(repository, begin):
     code = (
         "import sys\nfrom models.repository import Repository\nfrom models.errors import LabelsMoved\n"
         "try: print(Repository(sys.argv[1]).promote('sensor', 2, 2).generation)\n"
         "except LabelsMoved: print('moved')"
     )
     command = [sys.executable, "-c", code, str(repository.root)]
-    judges = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert sorted(judge.communicate(timeout=60)[0].strip() for judge in judges) == ["3", "moved", "moved"]
+    judges = [begin(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(judge.communicate(timeout=300)[0].strip() for judge in judges) == ["3", "moved", "moved"]
 
 
 def test_evidence_is_kept_beside_the_version_which_stays_as_published(repository):

@@ -105,16 +105,15 @@ def test_the_next_publish_clears_what_killed_ones_left_and_goes_on(killed):
         json.loads((folder / "sensor" / "labels.json").read_bytes())
 
 
-def test_publishers_in_many_processes_get_different_versions(tmp_path):
+def test_publishers_in_many_processes_get_different_versions(tmp_path, begin):
     code = (
         "import sys; from models.repository import Repository; from tests.models.samples import publish_sample\n"
         "for _ in range(5): print(publish_sample(Repository(sys.argv[1])))"
     )
     publishers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
+        begin([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
-    versions = [int(line) for publisher in publishers for line in publisher.communicate(timeout=60)[0].split()]
+    versions = [int(line) for publisher in publishers for line in publisher.communicate(timeout=300)[0].split()]
     assert sorted(versions) == list(range(1, 21))
     repository = Repository(tmp_path)
     assert repository.labels("sensor").generation == 20

@@ -18,7 +18,7 @@ import requests
 from tests.conftest import SINGLE
 from tests.serving import running_service, wait_until
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +113,13 @@ def test_who_stalls_is_refused_and_gives_the_thread_back(impatient, sent, status
 def test_a_byte_now_and_then_does_not_hold_a_thread(impatient):
     with connected(impatient) as connection:
         connection.sendall(post("drip", b"", length=1_000_000))
-        began = time.monotonic()
 
         def refused():
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(b" ")
             return bool(select.select([connection], [], [], 0)[0])
 
-        wait_until(refused, BOUND_S, "the refusal", every_s=0.1)
-        assert time.monotonic() - began < 10
+        wait_until(refused, BOUND_S, "the refusal", every_s=0.1)  # a second for each byte would be a hundred thousand
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
@@ -138,9 +136,8 @@ def test_a_connection_may_be_idle_for_longer_than_a_request_may_take(impatient):
 def test_connections_that_say_nothing_hold_no_thread(impatient):
     with ExitStack() as stack:
         silent = [stack.enter_context(connected(impatient)) for _ in range(6)]
-        began = time.monotonic()
         assert impatient.status("/livez") == 200
-        assert time.monotonic() - began < 3
+        assert select.select(silent, [], [], 0)[0] == [], "nor had one of them to end for it"
         silent[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         until(silent[0], b"true")
 
@@ -165,25 +162,22 @@ def test_at_sigterm_a_request_that_was_sent_is_answered_and_silent_connections_a
         assert "Traceback" not in service.stderr()
 
 
-def test_a_client_that_does_not_close_holds_nobody_up(impatient):
+def test_clients_that_do_not_close_hold_nobody_up(impatient):
     with ExitStack() as stack:
-        open_still = [stack.enter_context(connected(impatient)) for _ in range(6)]
-        for connection in open_still:
+        for _ in range(60):  # two threads that lingered for each would take a minute for them
+            connection = stack.enter_context(connected(impatient))
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert whole(connection).startswith(b"HTTP/1.1 200 ")
-        began = time.monotonic()
-        assert impatient.status("/livez") == 200
-        assert time.monotonic() - began < 8
+        assert impatient.status("/livez") == 200, "within half a minute"
 
 
 def test_sigterm_does_not_wait_for_a_stalled_body(tiny_repository, tmp_path):
+    patient = {"read_timeout_s": 600, "graceful_timeout_s": 600}  # much longer than `terminate` waits
     state = f"sqlite:///{tmp_path / 'state'}"
-    with running_service(tiny_repository, state, read_timeout_s=60) as service, connected(service) as connection:
+    with running_service(tiny_repository, state, **patient) as service, connected(service) as connection:
         connection.sendall(post("c", b"abc", length=100))
-        predict(service.url, "other", 1.0)  # a worker has had time to take the connection up
-        began = time.monotonic()
+        predict(service.url, "other", 1.0)  # who comes later is let in later: a worker has the connection
         assert service.terminate() == 0
-        assert time.monotonic() - began < 15  # the graceful timeout is 30 s
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -223,7 +217,7 @@ def test_a_refusal_reaches_who_sends_a_large_body_and_the_connection_lives_on(se
         answer = session.post(service.url + path, data=b"x" * 10_000_000, headers=headers, timeout=60)
         assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
         assert "close" not in answer.headers.get("Connection", "")
-        assert session.get(f"{service.url}/livez", timeout=10).status_code == 200
+        assert session.get(f"{service.url}/livez", timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(

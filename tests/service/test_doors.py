@@ -15,7 +15,7 @@ import pytest
 from tests.service.test_connections import connected, post, refusal, until, whole
 from tests.serving import ServiceFailed, running_service, wait_until
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 

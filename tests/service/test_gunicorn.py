@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from models.repository import Repository
 from tests.conftest import SINGLE, TRIPLE
 from tests.serving import ServiceFailed, running_service, wait_until
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def metric(text, name, **labels):
 
 def predicts(service, model):
     """How many predicts of version 1 the metrics count now, whichever worker is asked."""
-    text = requests.get(f"{service.url}/metrics", timeout=10).text
+    text = requests.get(f"{service.url}/metrics", timeout=30).text
     return metric(text, "recurve_predicts_total", model=model, version="1", status="200") or 0.0
 
 
@@ -99,7 +98,7 @@ def test_metrics_are_those_of_all_workers_whoever_answers(service):
 
 def test_no_metric_names_a_client(service):
     predict(service.url, "very-private-name", 20.0)
-    assert "very-private-name" not in requests.get(f"{service.url}/metrics", timeout=10).text
+    assert "very-private-name" not in requests.get(f"{service.url}/metrics", timeout=30).text
 
 
 def test_tensorflow_is_never_imported_where_a_bundle_has_its_tflite(service):
@@ -177,7 +176,7 @@ def test_acknowledged_steps_survive_kill_9_under_load(tiny_repository, tmp_path)
             thread.join()
     with running_service(tiny_repository, url) as second:
         for name, step in acknowledged.items():
-            kept = requests.get(f"{second.url}/v1/models/{SINGLE}/clients/{name}", timeout=10).json()["step"]
+            kept = requests.get(f"{second.url}/v1/models/{SINGLE}/clients/{name}", timeout=30).json()["step"]
             assert kept in (step, step + 1)  # the last one may be absorbed and not yet acknowledged
 
 
@@ -193,11 +192,10 @@ def test_a_killed_worker_is_replaced_and_nobody_loses_a_step(tiny_repository, tm
 
 
 def test_sigterm_ends_it_at_once_though_idle_connections_stay_open(tiny_repository, tmp_path):
-    with running_service(tiny_repository, f"sqlite:///{tmp_path / 'state'}") as service, requests.Session() as idle:
-        assert idle.get(f"{service.url}/livez", timeout=10).status_code == 200
-        began = time.monotonic()
+    state, patient = f"sqlite:///{tmp_path / 'state'}", {"graceful_timeout_s": 600}  # `terminate` waits 40 s
+    with running_service(tiny_repository, state, **patient) as service, requests.Session() as idle:
+        assert idle.get(f"{service.url}/livez", timeout=30).status_code == 200
         assert service.terminate() == 0
-        assert time.monotonic() - began < 15  # the graceful timeout is 30 s
 
 
 def test_sigterm_lets_a_request_under_way_end(tiny_repository, tmp_path):
@@ -243,7 +241,7 @@ def test_a_busy_connection_does_not_keep_a_thread_from_others(tiny_repository):
             try:
                 with requests.Session() as other:
                     for _ in range(20):
-                        assert other.get(f"{service.url}/livez", timeout=10).status_code == 200
+                        assert other.get(f"{service.url}/livez", timeout=30).status_code == 200
             finally:
                 stop.set()
             hammering.result()
@@ -299,9 +297,9 @@ def test_memory_serves_with_one_worker(tiny_repository):
 def test_an_empty_repository_is_polled_until_a_bundle_lands(tiny_repository, tmp_path):
     models = tmp_path / "models"
     with running_service(models, f"sqlite:///{tmp_path / 'state'}", wait_ready=False, poll_s=0.1) as service:
-        answer = requests.get(f"{service.url}/readyz", timeout=10)
+        answer = requests.get(f"{service.url}/readyz", timeout=30)
         assert (answer.status_code, answer.json()["models"]) == (503, {})
-        assert requests.post(f"{service.url}/v1/models/{SINGLE}/clients/c/predict", timeout=10).status_code == 503
+        assert requests.post(f"{service.url}/v1/models/{SINGLE}/clients/c/predict", timeout=30).status_code == 503
         shutil.copytree(tiny_repository / SINGLE, tmp_path / "staged")
         models.mkdir(exist_ok=True)
         (tmp_path / "staged").rename(models / SINGLE)
@@ -385,16 +383,16 @@ def test_a_damaged_bundle_is_named_and_the_others_are_served(tiny_repository, tm
     with (models / TRIPLE / "1" / "assets.extra" / "step.tflite").open("r+b") as file:
         file.write(b"damage")
     with running_service(models, f"sqlite:///{tmp_path / 'state'}") as service:
-        ready = requests.get(f"{service.url}/readyz", timeout=10).json()
+        ready = requests.get(f"{service.url}/readyz", timeout=30).json()
         assert list(ready["models"]) == [SINGLE]
         assert (ready["problems"][0]["model"], ready["problems"][0]["version"]) == (TRIPLE, 1)
         assert "step.tflite" in ready["problems"][0]["detail"]
         assert "step.tflite" in service.stderr()
-        assert requests.get(f"{service.url}/v1/models/{TRIPLE}", timeout=10).status_code == 404
+        assert requests.get(f"{service.url}/v1/models/{TRIPLE}", timeout=30).status_code == 404
 
 
 def test_the_access_log_has_the_request_id_that_was_sent(service):
-    requests.get(f"{service.url}/v1/models", headers={"X-Request-Id": "trace-77"}, timeout=10)
+    requests.get(f"{service.url}/v1/models", headers={"X-Request-Id": "trace-77"}, timeout=30)
     wait_until(lambda: "trace-77" in service.stderr(), BOUND_S, "the line")
     (line,) = [json.loads(line) for line in service.stderr().splitlines() if "trace-77" in line]
     assert (line["path"], line["status"], line["request_id"]) == ("/v1/models", 200, "trace-77")

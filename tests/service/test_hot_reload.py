@@ -16,7 +16,7 @@ from service.stores import open_store
 from tests.conftest import TRIPLE
 from tests.serving import running_service, wait_until
 
-BOUND_S = 60.0
+BOUND_S = 120.0
 TOKEN = "the-token-of-these-tests"
 CLIENTS, THREADS = 12, 4
 MODEL = f"/v1/models/{TRIPLE}"
@@ -87,6 +87,8 @@ def town(two_versions, tmp_path):
     state_url = f"sqlite:///{tmp_path}/state"
     with running_service(tmp_path / "models", state_url, workers=2, admin_token=TOKEN) as running:
         found = Town(running, tmp_path / "models", state_url)
+        # the second worker may come much later than the first, which is all that a service is waited for
+        wait_until(lambda: found.agreed(1), BOUND_S, "both workers at generation 1")
         yield found
         found.store.close()
 

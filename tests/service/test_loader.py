@@ -16,7 +16,7 @@ from service.specs import spec_of
 from tests.fakes import LeakyIntegrator
 from tests.serving import wait_until
 
-BOUND_S = 20.0
+BOUND_S = 120.0
 
 
 def manifest(name="toy", **more):

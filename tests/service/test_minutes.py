@@ -15,11 +15,12 @@ from service.minutes import MOST_KEPT, MinuteSums
 from service.stores import open_store
 from tests.fakes import LeakyIntegrator, SettableClock, make_spec, registry_of
 from tests.service.sweeping import sweep_once
-from tests.serving import ROOT, wait_until
+from tests.serving import wait_until
 from tests.stores.redis_servers import redis_server
 
 NOON = 1_700_000_040.0  # a whole minute
 KEY = ClientKey("~minutes", "toy", "shadow:00@1700000040000")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_the_thread_flushes_and_what_is_left_is_written_at_a_stop(store, clock):
     sums = MinuteSums(store, clock, minute_s=0.6)
     sums.start()
     sums.add("toy", "s", (1,))
-    wait_until(lambda: store.list("~minutes", "toy", None, 10).clients != [], 30.0, "a flush")
+    wait_until(lambda: store.list("~minutes", "toy", None, 10).clients != [], 120, "a flush")
     sums.add("toy", "s", (2,))
     sums.stop()
     clock.now += 2
@@ -203,10 +204,10 @@ store.close()
 """
 
 
-def test_processes_that_add_to_one_minute_lose_nothing(tmp_path, clock):
+def test_processes_that_add_to_one_minute_lose_nothing(tmp_path, clock, begin):
     url = f"sqlite:///{tmp_path}/state"
-    adders = [subprocess.Popen([sys.executable, "-c", ADDER, url], cwd=ROOT) for _ in range(3)]
-    assert [adder.wait(120) for adder in adders] == [0, 0, 0]
+    adders = [begin([sys.executable, "-c", ADDER, url]) for _ in range(3)]
+    assert [adder.wait(300) for adder in adders] == [0, 0, 0]
     store = open_store(url)
     over(clock)
     assert MinuteSums(store, clock).closed("toy", "s") == [(NOON, (900, 450))]
@@ -228,11 +229,11 @@ while True:
 """
 
 
-def test_a_process_killed_at_any_moment_loses_no_more_than_what_it_had_not_flushed(tmp_path, clock):
+def test_a_process_killed_at_any_moment_loses_no_more_than_what_it_had_not_flushed(tmp_path, clock, begin):
     url = f"sqlite:///{tmp_path}/state"
     written = []
     for lines in (1, 7, 20):
-        adder = subprocess.Popen([sys.executable, "-c", ENDLESS, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        adder = begin([sys.executable, "-c", ENDLESS, url], stdout=subprocess.PIPE, text=True)
         with adder.stdout as told:
             said = [told.readline() for _ in range(lines)]
             adder.kill()

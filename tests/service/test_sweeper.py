@@ -25,7 +25,7 @@ from tests.fakes import LeakyIntegrator, SettableClock, make_spec, registry_of
 from tests.service.sweeping import sweep_once
 from tests.serving import ROOT, wait_until
 
-BOUND_S = 20.0
+BOUND_S = 120.0
 
 
 class Observed:
@@ -71,11 +71,11 @@ def test_of_two_sweepers_one_sweeps_and_not_before_it_is_due(expired):
 def test_a_sweeper_sweeps_in_its_thread_and_ends_when_it_is_stopped(expired):
     observed = Observed()
     sweeper = sweeper_of(expired, observed, every_s=0.02, clock=time.time)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     sweeper.start()
     wait_until(lambda: ({"toy": 250}, True) in observed.sweeps, BOUND_S, "a sweep")
     sweeper.stop()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     assert expired.store.count("default", "toy") == 0
 
 
@@ -190,7 +190,7 @@ def test_threads_that_sweep_and_threads_that_send_never_lose_a_step(tmp_path):
     assert statuses["carried"] > 20
 
 
-def test_sweepers_in_other_processes_killed_at_any_moment_never_cost_a_client_a_step(tmp_path):
+def test_sweepers_in_other_processes_killed_at_any_moment_never_cost_a_client_a_step(tmp_path, begin):
     url, ttl_s, seed = f"sqlite:///{tmp_path}/state", 0.05, random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
@@ -201,7 +201,7 @@ def test_sweepers_in_other_processes_killed_at_any_moment_never_cost_a_client_a_
 
     def sweeper():
         command = [sys.executable, "-m", "tests.service.sweeping", "without_end", url, str(ttl_s)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        return begin(command, stdout=subprocess.PIPE, text=True)
 
     def send(n):
         for _ in range(n):

@@ -62,7 +62,7 @@ def test_a_thread_goes_on_after_what_nobody_foresaw_and_logs_it(made, tmp_path, 
     monkeypatch.setattr(part, turn, odd_at_first)
     part.start()
     try:
-        wait_until(lambda: len(done) >= 2, 30.0, "turns after the odd one")
+        wait_until(lambda: len(done) >= 2, 120, "turns after the odd one")
     finally:
         part.stop()
     logged = [record for record in caplog.records if record.exc_info is not None]

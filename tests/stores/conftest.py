@@ -6,19 +6,19 @@ import pytest
 
 from service.stores import open_store, redis_route
 from service.stores.redis_server import Server
+from tests.stores import redis_servers
 from tests.stores.proxy import proxy_to
-from tests.stores.redis_servers import redis_cluster, redis_server
 
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+    with redis_servers.redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def _cluster(tmp_path_factory):
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+    with redis_servers.redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
         yield servers
 
 

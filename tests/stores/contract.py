@@ -26,6 +26,7 @@ from tests.stores.workers import bump, bump_many, number
 
 ROOT = Path(__file__).parents[2]
 KEY = ClientKey("tenant", "sensor", "roof-7")
+BOUND_S = 300.0
 
 ODD_NAMES = [
     "%",
@@ -509,7 +510,7 @@ class StateStoreContract:
 
             def create(n, key=key, start=start):
                 nonce = fresh()
-                start.wait(10)
+                start.wait(60)
                 return nonce if store.save(key, None, nonce, b"%d" % n) else None
 
             with ThreadPoolExecutor(8) as pool:
@@ -528,7 +529,7 @@ class StateStoreContract:
             old, start = put(store, key, b"old"), threading.Barrier(8)
 
             def race(n, key=key, old=old, start=start):
-                start.wait(10)
+                start.wait(60)
                 return store.delete(key, old) if n % 2 else store.save(key, old, fresh(), b"%d" % n)
 
             with ThreadPoolExecutor(8) as pool:
@@ -689,43 +690,41 @@ class Verbs(RuleBasedStateMachine):
 class SharedStoreContract(StateStoreContract):
     """A store that processes share. The fixture `url` names it; `store` is one opening of it."""
 
-    @staticmethod
-    def worker(url, *arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    @pytest.fixture
+    def worker(self, begin, url):
+        def worker(*arguments, **pipes):
+            command = [sys.executable, "-m", "tests.stores.workers", url, *map(str, arguments)]
+            return begin(command, stdout=subprocess.PIPE, text=True, **pipes)
 
-    def test_of_eight_processes_that_save_on_what_they_all_read_one_wins(self, store, url):
-        workers, old = [self.worker(url, "race") for _ in range(8)], b""
+        return worker
+
+    def test_of_eight_processes_that_save_on_what_they_all_read_one_wins(self, store, worker):
+        workers, old = [worker("race", stdin=subprocess.PIPE) for _ in range(8)], b""
         try:
             for turn in range(40):  # the first creates the record
-                for worker in workers:
-                    worker.stdin.write(f"{old.hex()}\n")
-                    worker.stdin.flush()
-                told = [worker.stdout.readline().split() for worker in workers]
+                for each in workers:
+                    each.stdin.write(f"{old.hex()}\n")
+                    each.stdin.flush()
+                told = [each.stdout.readline().split() for each in workers]
                 winners = [bytes.fromhex(nonce) for won, nonce in told if won == "1"]
                 assert len(winners) == 1, (turn, told)
                 assert store.load(KEY) == Stored(winners[0], winners[0])
                 old = winners[0]
         finally:
-            for worker in workers:
-                worker.communicate(timeout=60)
+            for each in workers:
+                each.communicate(timeout=60)
 
-    def test_of_many_processes_that_count_one_wins_each_time(self, store, url):
+    def test_of_many_processes_that_count_one_wins_each_time(self, store, worker):
         put(store, KEY, b"0")
-        workers = [self.worker(url, "count", 200) for _ in range(8)]
-        for worker in workers:
-            assert worker.communicate(timeout=120)[0].split() == ["200"]
-            assert worker.returncode == 0
+        counting = [worker("count", 200) for _ in range(8)]
+        for each in counting:
+            assert each.communicate(timeout=BOUND_S)[0].split() == ["200"]
+            assert each.returncode == 0
         assert number(store.load(KEY)) == 1600
 
-    def test_of_many_processes_that_count_many_at_once_one_wins_each_time(self, store, url):
-        workers = [self.worker(url, "count_many", 60) for _ in range(4)]
-        won = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+    def test_of_many_processes_that_count_many_at_once_one_wins_each_time(self, store, worker):
+        counting = [worker("count_many", 60) for _ in range(4)]
+        won = [int(each.communicate(timeout=BOUND_S)[0]) for each in counting]
         assert all(won)
         keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(30)]
         assert sum(map(number, store.load_many(keys))) == sum(won)
@@ -739,36 +738,32 @@ class SharedStoreContract(StateStoreContract):
             store.load_many([KEY])
         assert store.load_many([KEY, other]) == [Stored(nonce, b"record"), None]
 
-    def test_of_many_processes_that_delete_what_they_read_one_wins_each_time(self, store, url):
+    def test_of_many_processes_that_delete_what_they_read_one_wins_each_time(self, store, worker):
         for n in range(100):
             put(store, ClientKey("tenant", "sensor", f"client-{n}"))
-        workers = [self.worker(url, "bury", 100) for _ in range(4)]
-        buried = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+        burying = [worker("bury", 100) for _ in range(4)]
+        buried = [int(each.communicate(timeout=BOUND_S)[0]) for each in burying]
         assert sum(buried) + len(listed(store, "tenant", "sensor")) == 100
         kept = [store.load(ClientKey("tenant", "sensor", f"client-{n}")) for n in range(100)]
         assert sum(stored is None for stored in kept) == sum(buried)
         assert all(stored is None or stored.blob == b"back" for stored in kept)
 
-    def test_a_write_is_seen_by_every_other_opening_at_once(self, store, url):
-        worker = self.worker(url, "echo")
-        try:
-            for _ in range(50):
-                line = worker.stdout.readline().split()
-                assert store.load(KEY).blob.decode() == line[0]
-                assert bump(store, ClientKey("tenant", "sensor", "answer")) == int(line[0])
-        finally:
-            worker.kill()
-            worker.communicate()
+    def test_a_write_is_seen_by_every_other_opening_at_once(self, store, worker):
+        counting = worker("echo")
+        for _ in range(50):
+            line = counting.stdout.readline().split()
+            assert store.load(KEY).blob.decode() == line[0]
+            assert bump(store, ClientKey("tenant", "sensor", "answer")) == int(line[0])
 
     @pytest.mark.parametrize("acknowledged", [1, 30, 300])
-    def test_a_writer_killed_in_its_loop_loses_nothing_it_acknowledged(self, store, url, acknowledged):
+    def test_a_writer_killed_in_its_loop_loses_nothing_it_acknowledged(self, store, worker, acknowledged):
         last = 0
-        with self.worker(url, "write") as worker:
-            for line in worker.stdout:
+        with worker("write") as writing:
+            for line in writing.stdout:
                 last = int(line)
                 if last == acknowledged:
-                    worker.send_signal(signal.SIGKILL)
-        assert worker.returncode == -signal.SIGKILL
+                    writing.send_signal(signal.SIGKILL)
+        assert writing.returncode == -signal.SIGKILL
         assert last >= acknowledged
         for n in range(20):
             latest = max((k for k in range(1, last + 1) if k % 20 == n), default=0)
@@ -776,10 +771,10 @@ class SharedStoreContract(StateStoreContract):
             assert kept in (latest, latest + 20) or (latest == 0 and kept == n)
         assert bump(store, KEY) == 1
 
-    def test_a_store_opened_before_a_fork_works_in_both_processes(self, url):
-        worker = self.worker(url, "fork")
-        assert worker.communicate(timeout=60)[0].split() == ["1601"]
-        assert worker.returncode == 0
+    def test_a_store_opened_before_a_fork_works_in_both_processes(self, worker):
+        forking = worker("fork")
+        assert forking.communicate(timeout=BOUND_S)[0].split() == ["1601"]
+        assert forking.returncode == 0
 
 
 class LostReplyContract:

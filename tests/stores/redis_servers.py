@@ -1,9 +1,7 @@
 """Real Redis servers for tests, each a process of ours on 127.0.0.1, ended by its pid; several make a Cluster."""
 
 import shutil
-import socket
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import redis
 from tests.serving import free_port, wait_until
 
 SLOTS = 16384
-STARTS_S = 30.0
-STOPS_S = 20.0
+BUS = 10_000  # how far above its port a server of a Cluster talks with the others
+STARTS_S = STOPS_S = 120.0
 
 
 class RedisServer:
@@ -55,7 +53,7 @@ class RedisServer:
 
     def ask(self, *command: str | bytes | int):
         """The reply to one command, over a connection of its own."""
-        with redis.Redis(port=self.port, protocol=2, socket_timeout=20) as client:
+        with redis.Redis(port=self.port, protocol=2, socket_timeout=60) as client:
             return client.execute_command(*command)
 
     def _answers(self) -> bool:
@@ -100,7 +98,7 @@ def redis_cluster(folder: Path, masters: int = 3, replicas: int = 0):
             stack.enter_context(
                 redis_server(
                     *(folder / f"node-{number}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
-                    port=_port_with_bus(),
+                    port=free_port(beside=BUS),
                 )
             )
             for number in range(masters + replicas)
@@ -137,18 +135,3 @@ def cluster_url(servers: list[RedisServer]) -> str:
 
 def _knows(server: RedisServer, many: int) -> bool:
     return cluster_info(server)["cluster_known_nodes"] == str(many)
-
-
-def _port_with_bus() -> int:
-    """A free port whose Cluster bus, 10,000 above it, is free as well."""
-    end = time.monotonic() + STARTS_S
-    while time.monotonic() < end:
-        port = free_port()
-        if port < 50_000:
-            with socket.socket() as bus:
-                try:
-                    bus.bind(("127.0.0.1", port + 10_000))
-                    return port
-                except OSError:
-                    continue
-    raise RuntimeError("no two free ports 10,000 apart")

@@ -10,6 +10,8 @@ from service.stores.sqlite_shard import Shard
 from tests.stores.contract import LostReplyContract
 from tests.stores.redis_servers import cluster_url
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 class ErringConnection(sqlite3.Connection):
     """Commits what it is told to, and then, if a reply is to be lost, says that the disk failed."""

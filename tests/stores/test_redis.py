@@ -5,6 +5,8 @@ import pytest
 from tests.stores.contract import SharedStoreContract
 from tests.stores.redis_servers import cluster_url
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 class TestRedisStore(SharedStoreContract):
     @pytest.fixture

@@ -9,16 +9,16 @@ from service.core.errors import StoreUnavailable
 from service.core.patience import WouldWait, hurried
 from service.core.ports import Save, Stored
 from service.core.types import ClientKey
-from tests.serving import wait_until
 from tests.stores.contract import fresh, put, verbs
 from tests.stores.redis_servers import (
     cluster_url,
 )
-from tests.stores.trouble import SOON_S, succeeds, timed
+from tests.stores.trouble import answered, kept, soon, timed
 
 KEY = ClientKey("tenant", "sensor", "roof-7")
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_delete_whose_reply_was_lost_is_true_and_one_of_nothing_is_false(store, proxy):
     nonce = put(store, KEY)
     proxy.lose_reply(to=b"EVAL")
@@ -31,14 +31,15 @@ def test_a_delete_whose_reply_was_lost_is_true_and_one_of_nothing_is_false(store
     assert proxy.lost == 3
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_save_overtaken_by_more_writers_than_are_remembered_is_left_open(store, opened, server, proxy, monkeypatch):
     first, mine = put(store, KEY), fresh()
     other, nonces = opened(server.url), [mine]
-    answered = store._calls.call
+    call = store._calls.call
 
     def overtaken(bucket, *command):
         """Others write as soon as the save is stored, before its sender asks again."""
-        reply = answered(bucket, *command)
+        reply = call(bucket, *command)
         if "EVAL" in command and mine in command:
             for _ in range(writers):
                 nonces.append(fresh())
@@ -55,13 +56,13 @@ def test_a_save_overtaken_by_more_writers_than_are_remembered_is_left_open(store
 
 
 def test_a_save_that_can_not_be_looked_for_after_its_reply_was_lost_is_left_open(store, server, proxy, monkeypatch):
-    first, mine = put(store, KEY), fresh()
-    answered = store._calls.call
+    first, mine = kept(store, KEY), fresh()
+    call = store._calls.call
 
     def overtaken(bucket, *command):
         if command[0] == "GETRANGE":
             proxy.set_mode("cut")
-        reply = answered(bucket, *command)
+        reply = call(bucket, *command)
         return reply._replace(value=0, repeated=True) if command[0] == "EVAL" else reply
 
     monkeypatch.setattr(store._calls, "call", overtaken)
@@ -70,6 +71,7 @@ def test_a_save_that_can_not_be_looked_for_after_its_reply_was_lost_is_left_open
     assert caught.value.extra == {"in_doubt": True}
 
 
+@pytest.mark.usefixtures("patient")
 def test_deleting_with_a_nonce_spares_what_was_written_since(store):
     old = put(store, KEY)
     new = fresh()
@@ -80,6 +82,7 @@ def test_deleting_with_a_nonce_spares_what_was_written_since(store):
     assert store.delete(KEY, new) is False
 
 
+@pytest.mark.usefixtures("patient")
 def test_of_threads_that_delete_one_wins(store):
     for _ in range(10):
         put(store, KEY)
@@ -94,6 +97,7 @@ def shared(request, opened):
     return opened(request.getfixturevalue("server").url)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_a_scan_meets_every_record_whole_with_its_nonce(shared, limit):
     keys = [ClientKey(t, m, f"é/{n}") for t in ("t", "~lease") for m in ("a/b", "c") for n in range(8)]
@@ -110,6 +114,7 @@ def test_a_scan_meets_every_record_whole_with_its_nonce(shared, limit):
     assert found == kept
 
 
+@pytest.mark.usefixtures("patient")
 def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
     put(store, KEY)
     at_work = threading.Semaphore(0)
@@ -122,13 +127,14 @@ def test_threads_at_work_while_the_store_is_closed_are_told_so(store):
     with ThreadPoolExecutor(4) as pool:
         working = [pool.submit(work) for _ in range(4)]
         for _ in range(40):
-            assert at_work.acquire(timeout=20)
+            assert at_work.acquire(timeout=120)
         store.close()
         for each in working:
             with pytest.raises(StoreUnavailable, match="closed"):
-                each.result(20)
+                each.result(120)
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_is_in_a_hurry_gives_way_before_anything_is_sent(store, server):
     nonce = put(store, KEY)
     sent = server.ask("INFO", "stats")["total_commands_processed"]
@@ -139,6 +145,7 @@ def test_who_is_in_a_hurry_gives_way_before_anything_is_sent(store, server):
     assert store.load(KEY) == Stored(nonce, b"record")
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_one_server_holds_is_asked_of_it_together(store, server):
     put(store, KEY)
     keys = [ClientKey("tenant", "sensor", f"client-{n}") for n in range(200)]
@@ -155,10 +162,15 @@ def test_many_saves_that_were_sent_and_never_answered_are_in_doubt_and_again_are
     with pytest.raises(StoreUnavailable) as caught:
         store.save_many(saves)
     assert caught.value.extra["in_doubt"] is True
-    proxy.set_mode("hole")
-    assert timed(lambda: store.save_many(saves))[0] < SOON_S
-    proxy.set_mode("pass")
     proxy.forgive()
-    wait_until(lambda: succeeds(lambda: store.load(KEY)), 10, "the store's recovery")
-    assert store.save_many(saves) == [True] * 20
-    assert store.count("tenant", "sensor") == 20
+
+    def outage():
+        answered(lambda: store.load(KEY))
+        proxy.set_mode("hole")
+        took, _ = timed(lambda: store.save_many(saves))
+        proxy.set_mode("pass")
+        return took
+
+    assert soon(outage)
+    assert answered(lambda: store.save_many(saves)) == [True] * 20
+    assert answered(lambda: store.count("tenant", "sensor")) == 20

@@ -24,7 +24,7 @@ from tests.serving import wait_until
 
 ROOT = Path(__file__).parents[2]
 NOW = "2026-01-01T00:00:00Z"
-BOUND_S = 60.0
+BOUND_S = 120.0
 SIZE = 3000
 
 

@@ -12,6 +12,7 @@ from service.core.ports import Save
 from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.errors import StoreNotOpened
+from tests.patience import wait_long
 
 KEY = ClientKey("tenant", "sensor", "roof-7")
 
@@ -213,6 +214,8 @@ UNOPENED = {"open_without_room": open_without_room, "unprivileged": unprivileged
 
 if __name__ == "__main__":
     url, what, *numbers = sys.argv[1:]
+    if url.startswith("redis"):
+        wait_long()
     if what in UNOPENED:
         UNOPENED[what](url)
     else:

@@ -126,6 +126,12 @@ def test_a_stop_that_a_library_swallows_still_stops_and_is_told_once(runs, way):
     assert Repository(folder).versions("sensor") == [1]
 
 
+def test_a_stop_while_python_runs_a_piece_of_text_ends_with_its_exit_code_and_not_by_the_signal():
+    command = [sys.executable, "-m", "tests.stopped_in_text", "training"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (130, "\nStopped; nothing was published.\n")
+
+
 def test_a_library_that_must_not_be_interrupted_is_not(runs):
     assert (runs["held"][2] / "ran").exists()
 

@@ -204,16 +204,15 @@ name = "level"
 class Waiting:
     """A retrain whose data is a pipe that nobody writes to: it holds its lock and waits."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, begin):
         self.models = folder / "models"
         (folder / "slow.toml").write_text(JOB)
         os.mkfifo(folder / "slow.csv")
         self.command = [sys.executable, "-m", "training", "retrain", str(folder / "slow.toml"), "--json"]
         self.command += ["--models-dir", str(self.models), "--cache", str(folder / "cache")]
-        self.process = subprocess.Popen(
-            self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        wait_until(lambda: self.locked() and not self.process.poll(), 120, "a run that has the lock")
+        self.process = begin(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: self.locked() or self.process.poll() is not None, 300, "a run that has the lock")
+        assert self.process.poll() is None, self.process.communicate()
 
     def locked(self):
         """Whether some process has the model's lock."""
@@ -226,8 +225,8 @@ class Waiting:
         return held is None
 
 
-def test_a_run_that_is_stopped_says_so_and_lets_go_of_its_lock(tmp_path):
-    waiting = Waiting(tmp_path)
+def test_a_run_that_is_stopped_says_so_and_lets_go_of_its_lock(tmp_path, begin):
+    waiting = Waiting(tmp_path, begin)
     second = subprocess.run(waiting.command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (second.returncode, json.loads(second.stdout)["outcome"]) == (5, "locked")
     waiting.process.send_signal(signal.SIGTERM)
@@ -240,8 +239,8 @@ def test_a_run_that_is_stopped_says_so_and_lets_go_of_its_lock(tmp_path):
     assert Repository(waiting.models).names() == []
 
 
-def test_a_killed_run_holds_no_lock(tmp_path):
-    waiting = Waiting(tmp_path)
+def test_a_killed_run_holds_no_lock(tmp_path, begin):
+    waiting = Waiting(tmp_path, begin)
     waiting.process.kill()
     waiting.process.communicate(timeout=300)
     assert not waiting.locked()

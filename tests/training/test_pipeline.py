@@ -179,11 +179,11 @@ def test_no_skill_is_published_when_asked_and_stays_on_record(tmp_path):
     assert "no skill over the last value" in heard.getvalue()
 
 
-def test_an_interrupted_training_leaves_nothing_behind(tmp_path):
+def test_an_interrupted_training_leaves_nothing_behind(tmp_path, begin):
     path = write_job(tmp_path, "cut", noise=0.02, wave=2.0, epochs=1)
     models = tmp_path / "models"
     command = [sys.executable, "-m", "training", "train", str(path), "--models-dir", str(models), "--allow-no-skill"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = begin(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def staged():
         assert process.poll() is None, process.communicate()[1]

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import urllib.request
@@ -221,14 +220,14 @@ def test_a_missed_run_is_done_once_when_the_scheduler_is_back(tmp_path):
     with Night(tmp_path, cron=cron, misfire_grace_s=86_400) as night:
         night.ended(1)
         assert night.status.of("sensor").last_reason == "cron"
-        wait_until(lambda: night.scheduler.look() or night.status.of("sensor").next_run > night.now, 60, "the next")
+        wait_until(lambda: night.scheduler.look() or night.status.of("sensor").next_run > night.now, 120, "the next")
     assert night.runner.began == ["sensor"]
 
 
 def test_a_run_that_is_later_than_its_grace_is_left_out(tmp_path):
     due_before(tmp_path, timedelta(minutes=30), cron=NEVER)
     with Night(tmp_path, misfire_grace_s=60) as night:
-        wait_until(lambda: night.scheduler.look() or night.status.of("sensor").next_run > night.now, 60, "the next")
+        wait_until(lambda: night.scheduler.look() or night.status.of("sensor").next_run > night.now, 120, "the next")
     assert night.runner.began == []
 
 
@@ -300,7 +299,7 @@ def test_a_run_that_a_stop_cut_short_is_done_again_at_the_next_start_within_its_
         night.runner.gate.clear()
         running = threading.Thread(target=night.scheduler.run, args=("sensor", "cron"))
         running.start()
-        wait_until(lambda: night.runner.began, 60, "the run")
+        wait_until(lambda: night.runner.began, 120, "the run")
         night.now += timedelta(minutes=40)  # the grace is that of the stop, however long the run was
         night.runner.gate.set()
         running.join()
@@ -308,7 +307,7 @@ def test_a_run_that_a_stop_cut_short_is_done_again_at_the_next_start_within_its_
     with Night(tmp_path, cron=cron, misfire_grace_s=grace_s) as back:
         if again:
             back.ended(2)
-        wait_until(lambda: back.scheduler.look() or back.status.of("sensor").next_run > back.now, 60, "the next")
+        wait_until(lambda: back.scheduler.look() or back.status.of("sensor").next_run > back.now, 120, "the next")
     assert back.runner.began == again
 
 
@@ -320,11 +319,11 @@ def test_a_run_that_waited_for_room_when_the_scheduler_stopped_is_done_at_the_ne
     runner = Counted()
     runner.gate.clear()
     with Night(tmp_path, names, runner=runner, cron=cron) as night:
-        wait_until(lambda: len(night.runner.began) == 1 and all(map(night.scheduler.busy, names)), 60, "one waits")
+        wait_until(lambda: len(night.runner.began) == 1 and all(map(night.scheduler.busy, names)), 120, "one waits")
     (first,) = night.runner.began
     with Night(tmp_path, names, cron=cron) as back:
         (waited,) = set(names) - {first}
-        wait_until(lambda: back.status.of(waited).last_outcome == "published", 60, "the one that waited")
+        wait_until(lambda: back.status.of(waited).last_outcome == "published", 120, "the one that waited")
     assert back.runner.began == [waited]
 
 
@@ -398,7 +397,7 @@ def test_a_model_is_trained_once_at_a_time_and_models_one_after_another(tmp_path
             night.drifts(1_000.0, name=name)
         for _ in range(5):
             night.scheduler.look()
-        wait_until(lambda: len(night.runner.began) == 1, 60, "the first run")
+        wait_until(lambda: len(night.runner.began) == 1, 120, "the first run")
         night.scheduler.run(night.runner.began[0], "cron")  # comes back at once: it runs already
         night.runner.gate.set()
         for name in names:
@@ -467,7 +466,7 @@ def test_of_several_commands_the_first_that_fails_is_the_last():
 class Whole:
     """`python -m training schedule` as a process, for a job whose data is a pipe that nobody writes to."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, begin):
         self.folder, self.port = folder, free_port()
         extra = f'[schedule]\ncron = "{NEVER}"\non_drift = true\n'
         job = write_job(folder, extra=extra)
@@ -475,7 +474,7 @@ class Whole:
         command = [sys.executable, "-m", "training", "schedule", str(job), "--models-dir", str(folder / "models")]
         command += ["--cache", str(folder / "cache"), "--status-file", str(folder / "status.json")]
         self.log = (folder / "log").open("wb")
-        self.process = subprocess.Popen([*command, "--metrics-port", str(self.port)], cwd=ROOT, stderr=self.log)
+        self.process = begin([*command, "--metrics-port", str(self.port)], stderr=self.log)
 
     def metric(self, line):
         """Whether /metrics has a line that begins so."""
@@ -489,10 +488,10 @@ class Whole:
         return (self.folder / "log").read_text()
 
 
-def test_the_scheduler_stops_what_runs_and_ends_cleanly_with_its_status_and_metrics_told(tmp_path):
+def test_the_scheduler_stops_what_runs_and_ends_cleanly_with_its_status_and_metrics_told(tmp_path, begin):
     repository = Repository(tmp_path / "models")
     publish_sample(repository, interval_s=None)
-    whole = Whole(tmp_path)
+    whole = Whole(tmp_path, begin)
     wait_until(lambda: whole.metric('recurve_retrain_running{model="sensor"} 0.0'), 120, "metrics")
     assert whole.metric('recurve_retrain_next_run_timestamp_seconds{model="sensor"}')
     report_drift(repository.root / "sensor", Drift(at=1_000.0, version=1, before=0.5, after=1.5))

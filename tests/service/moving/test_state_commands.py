@@ -26,6 +26,7 @@ from tests.service.moving.records import NOW, content, entry, fill, key, put
 from tests.serving import ROOT
 
 SEED = 7
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 KEYS = [*map(key, range(300)), key(1, model="other"), key(1, tenant="somebody")]
@@ -308,6 +309,12 @@ def test_a_move_that_makes_no_sense_is_a_usage_error(source, tmp_path):
     assert "only sqlite" in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
     assert "hunter2" not in run("backup", "--from", "redis://:hunter2@h/0", "--to", tmp_path / "b", status=2)
     assert "no store is called" in run("migrate", "--from", source, "--to", "ftp://x", status=1)
+
+
+def test_a_stop_while_python_runs_a_piece_of_text_ends_with_its_exit_code_and_not_by_the_signal():
+    command = [sys.executable, "-m", "tests.stopped_in_text", "service"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "finishes it" in done.stderr) == (130, True), done.stderr
 
 
 def test_a_store_that_is_away_for_a_moment_is_waited_for_and_not_for_ever():

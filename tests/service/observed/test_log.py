@@ -226,5 +226,5 @@ def test_the_thread_writes_without_being_asked(desk):
 
     desk.log.start()
     desk.send((1.0, 2.0))
-    wait_until(lambda: desk.counts.logged == 1, 30, "the row is written")
+    wait_until(lambda: desk.counts.logged == 1, 120, "the row is written")
     desk.log.stop()

@@ -53,7 +53,7 @@ def test_a_clean_stop_loses_nothing_and_a_kill_no_more_than_was_not_written(tiny
         def written():
             return "recurve_observations_logged_total 2.0" in session.get(f"{service.url}/metrics").text
 
-        wait_until(written, 60, "the rows are written")
+        wait_until(written, 120, "the rows are written")
         service.kill_group()
-    wait_until(lambda: len(logged(folder)) == 1, 30, "the killed worker's journal is nobody's")
+    wait_until(lambda: len(logged(folder)) == 1, 120, "the killed worker's journal is nobody's")
     assert gather(pump, None).series[0].values[-3:, 0].tolist() == [57.0, 1.0, 2.0]
