@@ -31,7 +31,7 @@ def draw(crowd: Crowd, moments: dict[str, float], path: Path) -> None:
     axes.set_title("New dynamics, a retrained version, promoted by live proof", loc="left", color="#222222")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=3)  # no moment's line runs through it
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
