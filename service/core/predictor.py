@@ -21,6 +21,7 @@ from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead, stretched
 from service.core.patience import give_way
 from service.core.ports import Clock, Page, StateStore, Stored, Witness
+from service.core.recent import Recent
 from service.core.record import Record
 from service.core.records import Records
 from service.core.registry import CANDIDATE, STABLE, Registry, Served, ServedModel
@@ -78,6 +79,7 @@ class Predictor:
         self._locks = StripedLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
+        self._recent = Recent()
         self._carriers: dict[str, tuple[ServedModel, Carrier | None]] = {}
         self._long_one = threading.Lock()
 
@@ -94,13 +96,18 @@ class Predictor:
         digest = order.digest_of(request)
 
         def attempt() -> Answer | None:
+            recent = self._recent.take(key)
+            if recent is not None and (carried := self._carry(model, key, recent, request, digest)) is not None:
+                if self._put(key, recent, carried):
+                    return carried.answer
+                self._recent.overtaken(key)
             stored, swept = self._records.find(key), False
             record: Record | str | None
             if stored is None:
                 record = self._buried(key, stable.spec)
                 swept = record is not None
             elif (carried := self._carry(model, key, stored, request, digest)) is not None:
-                return carried.answer if self._records.put(key, stored, carried.blob) else None
+                return carried.answer if self._put(key, stored, carried) else None
             else:
                 record = self._records.read(key, stored, stable.spec)
             if not isinstance(record, Record):
@@ -269,6 +276,13 @@ class Predictor:
         if carrier is None:
             return None
         return carrier.step(key, stored.blob, request, digest, self._clock())
+
+    def _put(self, key: ClientKey, stored: Stored, carried: Carried) -> bool:
+        """Save a common step's record, and remember it; False if another writer was first."""
+        now = self._records.put(key, stored, carried.blob)
+        if now is not None:
+            self._recent.keep(key, now)
+        return now is not None
 
     # -- small things -------------------------------------------------------------------------------------------
 

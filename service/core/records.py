@@ -48,11 +48,13 @@ class Records:
 
     def save(self, key: ClientKey, stored: Stored | None, record: Record) -> bool:
         """Replace what was `stored` by `record`; False if another writer did so first."""
-        return self.put(key, stored, encode(key, record))
+        return self.put(key, stored, encode(key, record)) is not None
 
-    def put(self, key: ClientKey, stored: Stored | None, blob: bytes) -> bool:
-        """`save`, of a record in bytes."""
-        return self._store.save(key, None if stored is None else stored.nonce, self._nonce(), blob)
+    def put(self, key: ClientKey, stored: Stored | None, blob: bytes) -> Stored | None:
+        """`save`, of a record in bytes: what is stored now, None if another writer was first."""
+        now = Stored(self._nonce(), blob)
+        saved = self._store.save(key, None if stored is None else stored.nonce, now.nonce, blob)
+        return now if saved else None
 
     def delete(self, key: ClientKey) -> bool:
         """Delete the client's record alone; True if it was there."""
