@@ -1,5 +1,6 @@
 """Shared by every test: what is slow to make is made once."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -9,6 +10,8 @@ from hypothesis import settings
 
 settings.register_profile("recurve", deadline=None)  # a busy machine is no defect; nothing here is timed
 settings.load_profile("recurve")
+
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as `training.quiet`: equal to the bit means each time
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would every process that the tests start there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
