@@ -1,5 +1,6 @@
 """Shared by every test: what is slow to make is made once."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 # a busy machine is no defect; nothing here is timed
 settings.register_profile("recurve", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("recurve")
+
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as `training.quiet`: equal to the bit means each time
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would every process that the tests start there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,6 +1,9 @@
 """Fitting: deterministic, blind to what it may not see, and better for it."""
 
 import io
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -59,6 +62,35 @@ def test_two_fits_with_one_seed_are_equal_to_the_bit(fitted):
     assert same(weights(fitted), weights(again))
     assert [epoch.loss for epoch in again.history] == [epoch.loss for epoch in fitted.history]
     assert not same(weights(fitted), weights(fit(job(seed=2), [wave()])))
+
+
+MEET = """
+from training.quiet import import_frameworks
+import_frameworks()
+import threading
+import numpy as np
+import tensorflow as tf
+both = threading.Barrier(2)
+
+def meet(which):
+    try:
+        both.wait(3)
+    except threading.BrokenBarrierError:
+        return np.int64(0)
+    return np.int64(1)
+
+@tf.function
+def two_operations(x):
+    return [tf.numpy_function(meet, [x + i], tf.int64, stateful=False) for i in range(2)]
+
+print(sum(int(each) for each in two_operations(tf.constant(0))))
+"""
+
+
+def test_operations_run_one_at_a_time_so_that_sums_are_always_added_in_the_same_order():
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTEROP_THREADS"}
+    done = subprocess.run([sys.executable, "-c", MEET], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_the_test_part_moves_no_weight_and_no_statistic(fitted):
