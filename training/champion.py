@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from models.manifest import MODEL_KERAS, Manifest, read_manifest
 from models.repository import Repository
 from training.job import Job
 from training.refusals import TrainingError
+from training.sources import Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,15 @@ def known_until(repository: Repository, name: str) -> float | None:
         except (OSError, ValueError):  # none was rejected, or a damaged version, of which nothing is known
             continue
     return max((each for each in found if each is not None and each <= time.time()), default=None)
+
+
+def count_new(series: Sequence[Series], until: float | None) -> int:
+    """How many observations are newer than `until`; all where nothing is known. None that is yet to come, or those of a
+    clock that is ahead would be new each time."""
+    if until is None:
+        return sum(map(len, series))
+    now = time.time()
+    return sum(int(((each.times > until) & (each.times <= now)).sum()) for each in series)
 
 
 def warm_network(champion: Champion, job: Job, until: float) -> tuple[Any, str]:

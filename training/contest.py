@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from training.evaluate import Track
 from training.hindcast import hindcast
 from training.job import Job
 from training.paired import Paired, by_moment, diebold_mariano, usual_spacing
+from training.sources import newest
 from training.stepping import Stepper
 
 
@@ -62,11 +64,13 @@ def contest(job: Job, tracks: Sequence[Track], version: int, champion: Manifest,
     """
     values = [track.series.values for track in tracks]
     past = hindcast(stepper, champion, values, [track.judged for track in tracks], 1)
-    after = -np.inf if champion.trained_until is None else champion.trained_until
+    known = [] if champion.trained_until is None else [champion.trained_until]
     if job.interval_s is not None:  # else holdouts of so many steps need not lie together, and little would be left
         # a series that ended early: the candidate knows those moments from the others
-        after = max([after, *(float(track.series.times[track.judged - 1]) for track in tracks)])
-    kept = [track.series.times[track.judged :] > after for track in tracks]
+        known += [float(track.series.times[track.judged - 1]) for track in tracks]
+    after, now = newest(known) if known else -np.inf, time.time()
+    last = now if after <= now else np.inf  # of a clock that is ahead it is not known what is newer
+    kept = [(each > after) & (each <= last) for each in (track.series.times[track.judged :] for track in tracks)]
     times = [track.series.times[track.judged :][mask] for track, mask in zip(tracks, kept, strict=True)]
     together = [np.zeros(len(each)) for each in times]
     whole, targets = sum(target.weight for target in job.targets), {}

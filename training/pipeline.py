@@ -21,7 +21,7 @@ from training.job import Job
 from training.quiet import import_frameworks
 from training.refusals import NotPublished
 from training.report import Curve, write_report
-from training.sources import Series, load_series
+from training.sources import Series, load_series, newest_of
 from training.stages import Stages, print_scores
 from training.stepping import open_stepper
 from training.windows import demand_residuals, split
@@ -111,8 +111,8 @@ def exported(stages: Stages, staging: Path, fitted: Any, series: Sequence[Series
         fitted.model.save(staging / MODEL_KERAS)
     return manifest.model_copy(
         update={
-            "data_until": max(float(each.times[-1]) for each in series),
-            "trained_until": max(float(each.times[-1]) for each in parts.validation),
+            "data_until": newest_of(series),
+            "trained_until": newest_of(parts.validation),
         }
     )
 

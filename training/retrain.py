@@ -16,7 +16,7 @@ from models.disk import try_lock
 from models.labels import STABLE
 from models.manifest import Manifest
 from models.repository import Repository
-from training.champion import Champion, champion_of, known_until, warm_network
+from training.champion import Champion, champion_of, count_new, known_until, warm_network
 from training.contest import Contest, contest
 from training.decision import Decision, Ended, decide
 from training.evaluate import Evaluation
@@ -28,7 +28,7 @@ from training.quiet import import_frameworks
 from training.refusals import TrainingError
 from training.report import Curve
 from training.retention import clear_old, finish_publishing
-from training.sources import Series
+from training.sources import Series, newest_of
 from training.stages import Stages, print_scores
 from training.stepping import open_stepper
 from training.windows import TooShort, demand_residuals, split
@@ -160,7 +160,7 @@ class _Run:
         if self._settings.start == "scratch":
             why = "the job says so"
         elif champion is not None:
-            until = max(float(each.times[-1]) for each in split(series, self._job).validation)
+            until = newest_of(split(series, self._job).validation)
             network, why = warm_network(champion, self._job, until)
         if network is not None and champion is not None:
             self._stages.say(f"From the weights of version {champion.version}.")
@@ -182,8 +182,7 @@ class _Run:
 
     def _count(self, gathered: Gathered) -> int:
         """How many observations are newer than what was trained on last, published or not."""
-        until = known_until(self._repository, self._job.name)
-        new = sum(int((each.times > (-float("inf") if until is None else until)).sum()) for each in gathered.series)
+        new = count_new(gathered.series, known_until(self._repository, self._job.name))
         self.facts["rows"] = {
             "all": sum(map(len, gathered.series)),
             "new": new,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +167,18 @@ def _off_interval(job: Job, rows: pd.DataFrame) -> float | None:
         return None
     usual = float(np.median(apart))
     return usual if abs(usual / job.interval_s - 1) > INTERVAL_TOLERANCE else None
+
+
+def newest_of(series: Sequence[Series]) -> float:
+    """The time of the newest observation. Those yet to come count only where all are: a clock that was ahead, or
+    milliseconds taken for seconds, must not make all others old."""
+    return newest(float(each.times[-1]) for each in series)
+
+
+def newest(times: Iterable[float]) -> float:
+    """The latest of some times, as `newest_of` says."""
+    found, now = list(times), time.time()
+    return max([each for each in found if each <= now] or found)
 
 
 def spans(rows: pd.DataFrame) -> NDArray[np.float64]:

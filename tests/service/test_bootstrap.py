@@ -32,6 +32,8 @@ def test_a_worker_imports_no_framework_where_a_bundle_has_its_tflite(tiny_reposi
         "RECURVE_MODELS_DIR": str(tiny_repository),
         "RECURVE_STATE_URL": f"sqlite:///{tmp_path / 'state'}",
         "RECURVE_ENGINE": engine,
+        "RECURVE_LOG_OBSERVATIONS": "*",
+        "RECURVE_OBSERVATIONS_DIR": str(tmp_path / "observations"),
     }
     done = subprocess.run(
         [sys.executable, "-c", WORKER],
@@ -46,6 +48,7 @@ def test_a_worker_imports_no_framework_where_a_bundle_has_its_tflite(tiny_reposi
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert {"flask", "ai_edge_litert", "service", "models"} <= loaded
     assert loaded & {"tensorflow", "keras", "pandas", "matplotlib", "pyarrow", "training", "requests", "scipy"} == set()
+    assert len(list((tmp_path / "observations" / "journal").glob("*.closed"))) == 1, "and it has logged what it saw"
 
 
 def test_a_service_is_built_and_closed(tiny_repository):

@@ -6,7 +6,7 @@ import pytest
 from models.manifest import MODEL_KERAS, Feature, Manifest, Target
 from models.repository import Repository
 from tests.models.samples import publish_sample, sample_manifest, write_sample
-from training.champion import Champion, champion_of, known_until, warm_network
+from training.champion import Champion, champion_of, count_new, known_until, warm_network
 from training.contest import Contest, contest
 from training.decision import EXIT_CODES, Ended, decide
 from training.evaluate import Track
@@ -15,7 +15,7 @@ from training.job import FeatureColumn, Job, Source, TargetColumn
 from training.paired import Paired
 from training.refusals import TrainingError
 from training.retrain import last_word
-from training.sources import Series
+from training.sources import Series, newest_of
 from training.tables import Retrain
 
 
@@ -169,6 +169,33 @@ def test_what_the_candidate_has_learnt_from_another_series_judges_neither(fading
     assert (found.rows, found.paired.n) == (100, 100)
 
 
+@pytest.mark.parametrize("until", [60.0 * 199, 4e11])
+def test_a_series_by_a_clock_that_is_ahead_does_not_hide_the_others_from_the_contest(fading, until):
+    """Milliseconds taken for seconds, say; `until`: also where the champion has learnt from such a one."""
+    job, (one, other) = fading
+    series = [one, Series(other.id, other.times + 4e11, other.values)]
+    past = hindcast(Guess(0.5), manifest(), [each.values for each in series], [200, 200], 1)
+    tracks = [Track(each, 200, 200, found) for each, found in zip(series, past, strict=True)]
+    found = contest(job, tracks, 3, manifest(trained_until=until), Guess(0.9))
+    assert (found.rows, found.paired.n) == (100, 100)
+
+
+def test_series_that_are_all_yet_to_come_are_compared_as_any_others(fading):
+    """A simulation's, whose times nobody's clock has seen."""
+    job, made = fading
+    series = [Series(each.id, each.times + 4e11, each.values) for each in made]
+    past = hindcast(Guess(0.5), manifest(), [each.values for each in series], [200, 200], 1)
+    tracks = [Track(each, 200, 200, found) for each, found in zip(series, past, strict=True)]
+    found = contest(job, tracks, 3, manifest(trained_until=4e11 + 60.0 * 249), Guess(0.9))
+    assert (found.rows, found.paired.n) == (100, 50)
+
+
+def test_what_a_version_has_learnt_until_is_no_time_to_come():
+    past, ahead = Series("a", np.arange(3.0), np.zeros((3, 1))), Series("b", 4e11 + np.arange(3.0), np.zeros((3, 1)))
+    assert newest_of([past, ahead]) == newest_of([past]) == 2.0
+    assert newest_of([ahead]) == 4e11 + 2
+
+
 def test_series_without_an_interval_that_move_together_count_once_a_moment(fading):
     job, (one, _) = fading
     job = job.model_copy(update={"interval_s": None})
@@ -198,6 +225,12 @@ def test_what_a_clock_ahead_made_known_does_not_hide_all_that_is_new(tmp_path):
             write_sample(staging)
             repository.publish(staging, sample_manifest(data_until=until))
     assert known_until(repository, "sensor") == 2_000.0
+
+
+def test_what_is_yet_to_come_is_not_new_at_every_run():
+    past, ahead = Series("a", np.arange(9.0), np.zeros((9, 1))), Series("b", 4e11 + np.arange(5.0), np.zeros((5, 1)))
+    assert count_new([past, ahead], None) == 14
+    assert count_new([past, ahead], 5.0) == 3
 
 
 def test_that_a_champion_does_not_tell_what_it_learnt_from_is_said(fading):
