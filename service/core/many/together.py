@@ -165,7 +165,7 @@ class Together:
             try:
                 if trying.given_up is not None:
                     raise trying.given_up
-                if self._one_by_one.save(*save):
+                if self._one_by_one.save(save.key, save.old, save.new, bytes(save.blob)):
                     won.append(place)
                 else:  # others have written: before it, or after
                     doubtful[place] = _in_doubt("others wrote the client's record while the store failed")
