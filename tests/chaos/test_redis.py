@@ -74,7 +74,7 @@ def test_bulk_requests_over_a_redis_that_comes_and_goes_lose_no_step_and_double_
         proxy.lose_reply(b"EVAL", rng.randint(1, 20))
 
     troubles: dict[str, Trouble] = {"kill": kill_redis, "replies": lose_replies, "a worker": replicas[0].kill_a_worker}
-    met = survive(chaos, [service.url for service in replicas], troubles, offline, least=500, together=40)
+    met = survive(chaos, [service.url for service in replicas], troubles, offline, least=300, together=40)
     assert met["items sent again"] > 0
 
 
