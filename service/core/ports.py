@@ -40,12 +40,12 @@ class Scan(NamedTuple):
 
 
 class Save(NamedTuple):
-    """What `StateStore.save` is told, as one of many."""
+    """What `StateStore.save` is told, as one of many. A view must stay as it is until the call returns, no longer."""
 
     key: ClientKey
     old: bytes | None
     new: bytes
-    blob: bytes
+    blob: bytes | memoryview
 
 
 class StateStore(Protocol):

@@ -13,7 +13,7 @@ G = TypeVar("G")
 
 def check_distinct(saves: Sequence[Save]) -> None:
     """ValueError if two saves are of one key."""
-    if len({save.key for save in saves}) < len(saves):
+    if len({save[0] for save in saves}) < len(saves):
         raise ValueError("two saves of the same key in one call")
 
 

@@ -89,7 +89,7 @@ class MemoryStore:
         with self._guard:
             self._models = None
 
-    def _save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes) -> bool:
+    def _save(self, key: ClientKey, old: bytes | None, new: bytes, blob: bytes | memoryview) -> bool:
         models = self._open()
         kept = models.get((key.tenant, key.model), {}).get(key.client)
         if (None if kept is None else kept.stored.nonce) not in (old, new):

@@ -152,10 +152,10 @@ def _stored(value: bytes | None) -> Stored | None:
     return None if value is None else Stored(value[:NONCE], value[NONCES:])
 
 
-def _saving(place: Place, old: bytes | None, new: bytes, blob: bytes) -> Command:
+def _saving(place: Place, old: bytes | None, new: bytes, blob: bytes | memoryview) -> Command:
     if old is None:
-        return ("EVAL", CREATE, 2, place.record_key, place.index_key, new, blob, place.path)
-    return ("EVAL", SAVE, 1, place.record_key, old, new, blob)
+        return ("EVAL", CREATE, 2, place.record_key, place.index_key, new, bytes(blob), place.path)
+    return ("EVAL", SAVE, 1, place.record_key, old, new, bytes(blob))
 
 
 def _bounds(tenant: str, model: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ that of the machine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from service.core.ports import Entry, Page, Save, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
 from service.stores.forks import watch
-from service.stores.many import check_distinct, places_by
+from service.stores.many import check_distinct
 from service.stores.sqlite_checkpoint import Checkpointer
 from service.stores.sqlite_folder import SHARDS, checkpoint_lock, prepare, shard_file, shard_of
 from service.stores.sqlite_shard import Shard
@@ -60,11 +60,9 @@ class SqliteStore:
     def load_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
         """See SavesMany.load_many. Shard by shard."""
         give_way()
-        placed = [_place(key) for key in keys]
         found: list[Stored | None] = [None] * len(keys)
-        for shard, places in places_by(shard for shard, _ in placed).items():
-            loaded = self._shards[shard].load_many([placed[place][1] for place in places])
-            for place, stored in zip(places, loaded, strict=True):
+        for shard, places, paths in self._shared_out(keys):
+            for place, stored in zip(places, shard.load_many(paths), strict=True):
                 found[place] = stored
         return found
 
@@ -74,13 +72,22 @@ class SqliteStore:
         give_way()  # once a shard has its part it is too late to give way
         if not self._checkpointer.running:
             self._checkpointer.start()
-        placed = [_place(save.key) for save in saves]
         answers = [False] * len(saves)
-        for shard, places in places_by(shard for shard, _ in placed).items():
-            saved = self._shards[shard].save_many([(placed[place][1], *saves[place][1:]) for place in places])
-            for place, answer in zip(places, saved, strict=True):
+        for shard, places, paths in self._shared_out([save[0] for save in saves]):
+            for place, answer in zip(places, shard.save_many(paths, [saves[at] for at in places]), strict=True):
                 answers[place] = answer
         return answers
+
+    def _shared_out(self, keys: Sequence[ClientKey]) -> Iterator[tuple[Shard, Sequence[int], Sequence[str]]]:
+        """The shards that keep some of `keys`, at which places these stand, and what their paths are."""
+        places: list[list[int]] = [[] for _ in range(SHARDS)]
+        paths: list[list[str]] = [[] for _ in range(SHARDS)]
+        for at, (number, path) in enumerate(map(_place, keys)):
+            places[number].append(at)
+            paths[number].append(path)
+        for shard, of_it, theirs in zip(self._shards, places, paths, strict=True):
+            if of_it:
+                yield shard, of_it, theirs
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         if not self._checkpointer.running:

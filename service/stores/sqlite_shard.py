@@ -5,14 +5,17 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import accumulate
+from operator import add
 from pathlib import Path
 from typing import Any, TypeVar
 
 from service.core.errors import StoreUnavailable
 from service.core.patience import give_way, hurried, is_hurried
-from service.core.ports import Stored
+from service.core.ports import Save, Stored
 from service.stores import sqlite_statements as sql
 from service.stores.sqlite_folder import connect, lock_file
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
@@ -20,6 +23,8 @@ from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 T = TypeVar("T")
 
 _AT_ONCE = 300  # records in one statement, three values each: every SQLite takes 999
+
+_STORED = partial(tuple.__new__, Stored)  # of a pair: a named tuple's own constructor is three times as slow
 
 # primary result codes (sqlite.org/rescode.html)
 _NOT_BEGUN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -68,27 +73,43 @@ class Shard:
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 some = tuple(paths[start : start + _AT_ONCE])
-                for path, nonce, blob in self._read(sql.load_many(len(some)), some):
-                    found[path] = Stored(nonce, blob)
+                rows = self._read(sql.load_many(len(some)), some)
+                if rows:
+                    keys, nonces, blobs = zip(*rows, strict=True)
+                    found.update(zip(keys, map(_STORED, zip(nonces, blobs, strict=True)), strict=True))
         except sqlite3.Error as error:
             raise _unavailable(error) from error
         return [found.get(path) for path in paths]
 
-    def save_many(self, saves: Sequence[sql.Saving]) -> list[bool]:
+    def save_many(self, paths: Sequence[str], saves: Sequence[Save]) -> list[bool]:
         """What `save` says of each, all in one transaction: what wins is stored together or, if it fails, not at all.
 
         As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
         """
         answers: list[bool] = []
         fresh = [place for place, save in enumerate(saves) if save[1] is None]
-        known = [save for save in saves if save[1] is not None] if fresh else saves
+        known = [place for place, save in enumerate(saves) if save[1] is not None] if fresh else range(len(saves))
+
+        def all_at_once(connection: sqlite3.Connection) -> bool:
+            """As a rule all of them win: then one statement is enough."""
+            if fresh or not 0 < len(saves) <= _AT_ONCE:
+                return False
+            answers.extend([True] * len(saves))
+            try:
+                connection.execute(sql.swap_all(len(saves)), _values(paths, saves))
+            except sqlite3.OperationalError as error:
+                if sql.NOT_ALL not in str(error):
+                    raise
+                answers.clear()
+            return bool(answers)
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                answers.extend(_swapped(connection, known))
-                for place in fresh:
-                    answers.insert(place, connection.execute(*sql.saving(*saves[place])).rowcount == 1)
+                answers.extend(_swapped(connection, [paths[at] for at in known], [saves[at] for at in known]))
+                for at in fresh:
+                    saving = sql.saving(paths[at], *saves[at][1:])
+                    answers.insert(at, connection.execute(*saving).rowcount == 1)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -96,10 +117,15 @@ class Shard:
                         connection.execute("ROLLBACK")
                 raise
 
+        def change(connection: sqlite3.Connection) -> None:
+            if not all_at_once(connection):
+                transaction(connection)
+
         try:
-            self._change(transaction)
+            self._change(change)
         except sqlite3.Error as error:
-            if len(answers) < len(saves) or not self._has([s for s, won in zip(saves, answers, strict=True) if won]):
+            won = {path: save[2] for path, save, answer in zip(paths, saves, answers, strict=False) if answer}
+            if len(answers) < len(saves) or not self._has(won):
                 raise _unavailable(error) from error
         return answers
 
@@ -136,6 +162,7 @@ class Shard:
         connection = connect(self.file, WAIT_S)
         try:
             connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute("PRAGMA temp_store=MEMORY")  # what a statement would take back: no file for it
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
         except BaseException:
             connection.close()
@@ -181,10 +208,10 @@ class Shard:
         finally:
             self._guard.release()
 
-    def _has(self, saves: Sequence[sql.Saving]) -> bool:
-        """Whether each of some saves is what is stored now."""
-        found = self.load_many([path for path, _, _, _ in saves])
-        return all(stored is not None and stored.nonce == save[2] for stored, save in zip(found, saves, strict=True))
+    def _has(self, nonces: Mapping[str, bytes]) -> bool:
+        """Whether what is stored now under each path has its nonce."""
+        found = self.load_many(tuple(nonces))
+        return all(one is not None and one.nonce == own for one, own in zip(found, nonces.values(), strict=True))
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> bool:
         return self._change(lambda connection: connection.execute(statement, values).rowcount == 1)
@@ -240,23 +267,28 @@ class Shard:
         self._turn.close()
 
 
-def _swapped(connection: sqlite3.Connection, saves: Sequence[sql.Saving]) -> Iterator[bool]:
+def _swapped(connection: sqlite3.Connection, paths: Sequence[str], saves: Sequence[Save]) -> Iterator[bool]:
     """Replace records, in a transaction: which are stored now."""
     for start in range(0, len(saves), _AT_ONCE):
-        some = saves[start : start + _AT_ONCE]
-        values: list[Any] = []
-        at = 2
-        for path, old, new, blob in some:
-            size = len(blob)
-            values += (path, new + (old or b""), at << 24 | size)
-            at += size
-        values.append(b"".join([b"\0", *[blob for _, _, _, blob in some]]))  # never empty: that would be NULL
-        if connection.execute(sql.swap_many(len(some)), values).rowcount == len(some):
-            yield from [True] * len(some)
+        some, of_them = paths[start : start + _AT_ONCE], saves[start : start + _AT_ONCE]
+        n = len(some)
+        if connection.execute(sql.swap_many(n), _values(some, of_them)).rowcount == n:
+            yield from [True] * n
         else:
-            paths = [path for path, _, _, _ in some]
-            nonces = {path: nonce for path, nonce, _ in connection.execute(sql.load_many(len(some)), paths)}
-            yield from [nonces.get(path) == new for path, _, new, _ in some]
+            nonces = {path: nonce for path, nonce, _ in connection.execute(sql.load_many(n), some)}
+            yield from [nonces.get(path) == save[2] for path, save in zip(some, of_them, strict=True)]
+
+
+def _values(paths: Sequence[str], saves: Sequence[Save]) -> list[Any]:
+    """The values of `sql.swap_many`."""
+    _, old, new, blobs = zip(*saves, strict=True)
+    sizes = [len(blob) for blob in blobs]
+    values: list[Any] = [None] * (3 * len(saves) + 1)
+    values[0:-1:3] = paths
+    values[1:-1:3] = map(add, new, old)
+    values[2:-1:3] = [at << 24 | size for at, size in zip(accumulate(sizes, initial=2), sizes, strict=False)]
+    values[-1] = b"".join((b"\0", *blobs))  # never empty: that would be NULL
+    return values
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -56,7 +56,7 @@ def survive(
             print("met:", dict(load.counts))
     compared = check(load.clients, offline)
     print("troubles:", dict(happened), "predictions compared:", compared)
-    assert load.acknowledged >= LEAST
+    assert load.acknowledged >= least
     assert compared >= load.acknowledged
     assert all(client.step > 0 for client in load.clients)
     assert met(load.counts), "the troubles came to nothing"

@@ -40,4 +40,4 @@ def test_workers_killed_during_bulk_requests_lose_no_step_and_double_none(
     def met(counts: Counter[str]) -> bool:
         return counts["no answer"] > 0
 
-    survive(chaos, [service.url], troubles, offline, met, least=2000, together=40)
+    survive(chaos, [service.url], troubles, offline, met, together=40)

@@ -87,7 +87,7 @@ def test_bulk_requests_over_a_redis_that_comes_and_goes_lose_no_step_and_double_
     def met(counts: Counter[str]) -> bool:
         return counts["items sent again"] > 0
 
-    survive(chaos, [service.url for service in replicas], troubles, offline, met, together=40)
+    survive(chaos, [service.url for service in replicas], troubles, offline, met, least=300, together=40)
 
 
 def test_a_network_that_is_cut_swallows_or_loses_replies_loses_no_step_and_doubles_none(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import StoreUnavailable
-from service.core.ports import Stored
+from service.core.ports import Save, Stored
 from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.sqlite import SYNCHRONOUS, SqliteStore
@@ -181,30 +181,62 @@ def test_a_save_whose_reply_was_lost_and_that_can_not_be_read_back_is_in_doubt(l
     assert caught.value.extra == {"in_doubt": True}
 
 
+def many(saves):
+    """Saves as a shard takes them: their paths, and what else there is to say."""
+    return [path for path, *_ in saves], [Save(None, *rest) for _, *rest in saves]
+
+
 def test_many_saves_whose_reply_was_lost_are_read_back_and_acknowledged_or_none_of_them_is_stored(lossy):
     paths = [f"t/m/client-{n}" for n in range(5)]
     saves = [(path, None, bytes([n]) * 8, b"first") for n, path in enumerate(paths)]
     LosesReplies.lose = "before"
     with pytest.raises(StoreUnavailable, match="disk"):
-        lossy.save_many(saves)
+        lossy.save_many(*many(saves))
     assert lossy.load_many(paths) == [None] * 5
     LosesReplies.lose = "after"
-    assert lossy.save_many([*saves, (PATH, b"0" * 8, b"1" * 8, b"stale")]) == [True] * 5 + [False]
+    assert lossy.save_many(*many([*saves, (PATH, b"0" * 8, b"1" * 8, b"stale")])) == [True] * 5 + [False]
     assert [stored.blob for stored in lossy.load_many(paths)] == [b"first"] * 5
-    LosesReplies.lose = "before"  # and nothing had to be stored
-    assert lossy.save_many([(PATH, b"0" * 8, b"1" * 8, b"stale")]) == [False]
+
+
+def test_many_records_that_are_all_replaced_have_one_statement_whose_lost_reply_is_read_back(lossy):
+    paths = [f"t/m/client-{n}" for n in range(5)]
+    assert lossy.save_many(*many([(path, None, b"1" * 8, b"first") for path in paths])) == [True] * 5
+    saves = [(path, b"1" * 8, b"2" * 8, b"second" * n) for n, path in enumerate(paths)]
+    LosesReplies.lose = "before"
+    with pytest.raises(StoreUnavailable, match="disk"):
+        lossy.save_many(*many(saves))
+    assert lossy.load_many(paths) == [Stored(b"1" * 8, b"first")] * 5
+    LosesReplies.lose = "after"
+    assert lossy.save_many(*many(saves)) == [True] * 5
+    assert lossy.load_many(paths) == [Stored(b"2" * 8, b"second" * n) for n in range(5)]
+
+
+@pytest.mark.parametrize("stale", [0, 3, 6])
+@pytest.mark.parametrize("missing", [False, True])
+def test_of_many_records_those_that_others_wrote_or_deleted_stay_and_the_rest_is_replaced(shard, stale, missing):
+    paths = [f"t/m/client-{n}" for n in range(7)]
+    assert shard.save_many(*many([(path, None, b"1" * 8, b"first") for path in paths])) == [True] * 7
+    if missing:
+        assert shard.delete(paths[stale])
+    else:
+        assert shard.save(paths[stale], b"1" * 8, b"9" * 8, b"other")
+    saves = [(path, b"1" * 8, b"2" * 8, b"second") for path in paths]
+    assert shard.save_many(*many(saves)) == [n != stale for n in range(7)]
+    kept = None if missing else Stored(b"9" * 8, b"other")
+    assert shard.load_many(paths) == [kept if n == stale else Stored(b"2" * 8, b"second") for n in range(7)]
+    assert shard.save_many(*many(saves)) == [n != stale for n in range(7)]  # the same again is harmless
 
 
 def test_many_saves_that_fail_leave_no_transaction_behind(shard):
     with pytest.raises(StoreUnavailable):
-        shard.save_many([(PATH, None, b"1" * 8, b"first"), ("other", None, b"1" * 8, object())])
+        shard.save_many(*many([(PATH, None, b"1" * 8, b"first"), ("other", None, b"1" * 8, object())]))
     with pytest.raises(TypeError):
-        shard.save_many([(PATH, None, b"1" * 8, b"first"), ("other", None)])
+        shard.save_many(*many([(PATH, None, b"1" * 8, b"first"), ("other", b"0" * 8, b"1" * 8, 7)]))
     with contextlib.closing(sqlite3.connect(shard.file, timeout=0, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")
     assert shard.load(PATH) is None
-    assert shard.save_many([(PATH, None, b"1" * 8, b"first")]) == [True]
+    assert shard.save_many(*many([(PATH, None, b"1" * 8, b"first")])) == [True]
 
 
 def test_a_full_disk_refuses_many_saves_together_and_keeps_what_was_acknowledged(tmp_path):

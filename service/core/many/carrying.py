@@ -40,7 +40,7 @@ class Carried(NamedTuple):
     """The next records of the clients at `places`, not saved yet, and the answers that stand once they are."""
 
     places: Places
-    blobs: list[bytes]
+    blobs: list[memoryview]
     answers: Answers
 
 
@@ -222,15 +222,14 @@ def _key_crcs(keys: Sequence[ClientKey]) -> NDArray[np.uint32]:
     return np.array([crc32(client.encode(), begun) for _, _, client in keys], np.uint32)
 
 
-def _sealed(rows: Bytes, key_crcs: NDArray[np.uint32]) -> list[bytes]:
-    """Records under their seals."""
+def _sealed(rows: Bytes, key_crcs: NDArray[np.uint32]) -> list[memoryview]:
+    """Records under their seals, as views of the rows."""
     size, view = rows.shape[1], memoryview(rows.data).cast("B")
     crcs = [crc32(view[at + SEAL_SIZE : at + size]) for at in range(0, len(view), size)]
     rows[:, :4] = np.frombuffer(MAGIC, np.uint8)
     _put(rows, 4, np.array(crcs, np.uint32))
     _put(rows, 8, key_crcs)
-    whole = rows.tobytes()
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+    return [view[at : at + size] for at in range(0, len(view), size)]
 
 
 def _entries(n: int, digests: bytes, key_hashes: bytes | None) -> Bytes:
