@@ -1,5 +1,6 @@
 """A judge killed at any moment: labels are the old or the new ones, evidence is there or not, and it goes on."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,14 +31,22 @@ moment = 0
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A repository for every moment at which the judge was killed, and the calls it was killed at."""
+def left(tmp_path_factory):
+    """What judges left that were killed, by moment, and the calls they were killed at."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-c", KILL_THE_JUDGE, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     calls = done.stderr.split()
     assert len(calls) == int(done.stdout) - 1
-    return calls, [folder / str(moment) for moment in range(1, int(done.stdout))]
+    return calls, folder
+
+
+@pytest.fixture
+def killed(left, tmp_path):
+    """A repository for every moment at which the judge was killed, and the calls it was killed at."""
+    calls, folder = left
+    shutil.copytree(folder, tmp_path / "killed", symlinks=True)
+    return calls, [tmp_path / "killed" / str(moment) for moment in range(1, len(calls) + 1)]
 
 
 def test_the_killer_reaches_every_kind_of_step_of_a_judge(killed):

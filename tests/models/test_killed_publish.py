@@ -1,6 +1,7 @@
 """A publisher killed at any moment: what is published is whole, what is not is ignored and later cleared."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +63,23 @@ print(moment)
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A repository for every moment at which a second publish was killed, and the calls it was killed at."""
+def left(tmp_path_factory):
+    """What publishes left that were killed, by moment, and the calls they were killed at."""
     folder = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", KILLER, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
     calls = done.stderr.split()
     assert len(calls) == int(done.stdout) - 1
-    return calls, [folder / str(moment) for moment in range(1, int(done.stdout))]
+    return calls, folder
+
+
+@pytest.fixture
+def killed(left, tmp_path):
+    """A repository for every moment at which a second publish was killed, and the calls it was killed at."""
+    calls, folder = left
+    shutil.copytree(folder, tmp_path / "killed", symlinks=True)
+    return calls, [tmp_path / "killed" / str(moment) for moment in range(1, len(calls) + 1)]
 
 
 def test_the_killer_reaches_every_kind_of_step(killed):

@@ -1,6 +1,7 @@
 """A stop that is asked for is never lost: not where a library swallows it, and not beside the moment of publishing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -153,8 +154,9 @@ def test_a_stop_at_any_moment_of_publishing_ends_in_a_version_with_its_label_or_
     assert outcomes == {0, 130}
 
 
-def test_what_a_stopped_run_left_is_cleared_by_the_next(runs):
-    for _, _, folder in runs.values():
+def test_what_a_stopped_run_left_is_cleared_by_the_next(runs, tmp_path):
+    for name, (_, _, left) in runs.items():
+        folder = shutil.copytree(left, tmp_path / name)
         repository = Repository(folder)
         before = repository.versions("sensor")[-1]
         assert publish_sample(repository) == before + 1

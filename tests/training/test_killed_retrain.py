@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,15 +94,22 @@ print(walk(Path(sys.argv[1], "published"), True), walk(Path(sys.argv[1], "reject
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """Repositories of publishing runs and of rejecting ones, by the moment of the kill, and the calls it came at."""
+def left(tmp_path_factory):
+    """Where what killed runs left is, how many moments there were of each kind, and the calls they were killed at."""
     folder = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
-    moments = dict(zip(("published", "rejected"), map(int, done.stdout.split()), strict=True))
-    found = {what: [Repository(folder / what / str(m)) for m in range(1, n)] for what, n in moments.items()}
-    return found, done.stderr.split()
+    return folder, dict(zip(("published", "rejected"), map(int, done.stdout.split()), strict=True)), done.stderr.split()
+
+
+@pytest.fixture
+def killed(left, tmp_path):
+    """Repositories of publishing runs and of rejecting ones, by the moment of the kill, and the calls it came at."""
+    folder, moments, calls = left
+    shutil.copytree(folder, tmp_path / "killed", symlinks=True)
+    where = tmp_path / "killed"
+    return {what: [Repository(where / what / str(m)) for m in range(1, n)] for what, n in moments.items()}, calls
 
 
 def test_the_killer_reaches_every_kind_of_step(killed):
