@@ -22,7 +22,6 @@ from benchmarks.sections import write_section
 PREDICTS = 400
 SHOWN = 15
 ROOT = Path(__file__).parent.parent
-_MADE = "opcodes"
 
 SECTION = """
 ### Interpreter instructions, by function
@@ -91,7 +90,7 @@ def main(models_dir: Path, page: Path | None) -> None:
             f"| `{name}` | {number / PREDICTS:,.0f} | {calls[name] / PREDICTS:.1f} |"
             for name, number in instructions.most_common(SHOWN)
         )
-        write_section(page, _MADE, SECTION.format(total=total, calls=called, shown=SHOWN, rows=rows))
+        write_section(page, "opcodes", SECTION.format(total=total, calls=called, shown=SHOWN, rows=rows))
 
 
 if __name__ == "__main__":
