@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -34,8 +35,8 @@ NAMES = {  # what a library's file begins with -> what it is called here
     "_asyncio": "python's modules", "_datetime": "python's modules", "_json": "python's modules",
     "_blake2": "python's modules", "_random": "python's modules", "math": "python's modules",
 }  # fmt: skip
-_LINE = re.compile(r"^\s*([\d,]+) \(\s*[\d.]+%\)\s+(.*)$")
-_LIBRARY = re.compile(r"\[([^\]]+)\]$")
+_OBJECT = re.compile(r"(c?ob)=\((\d+)\)(.*)")
+_COSTS = set("0123456789+-*")
 
 SECTION = """
 ### Instructions, by library
@@ -48,20 +49,35 @@ SECTION = """
 """
 
 
-def counted(text: str) -> Counter[str]:
-    """What callgrind_annotate printed -> instructions by library."""
+def counted(lines: Iterable[str]) -> Counter[str]:
+    """A file that callgrind wrote -> instructions by library: each function's own, those that it calls left out.
+
+    See "Callgrind Format Specification" in valgrind's manual: `ob=` names the file that the costs below it are of.
+    callgrind_annotate would lose that for inlined functions.
+    """
     found: Counter[str] = Counter()
-    for line in text.splitlines():
-        match, library = _LINE.match(line), _LIBRARY.search(line)
-        if match and not match[2].startswith("PROGRAM TOTALS"):
-            found[library_name(library[1] if library else "")] += int(match[1].replace(",", ""))
+    names: dict[str, str] = {}
+    library, inclusive = "", False
+    for line in lines:
+        if match := _OBJECT.match(line):
+            number, name = match[2], match[3].strip()
+            if name:
+                names[number] = name
+            if match[1] == "ob":
+                library = library_name(names[number])
+        elif line.startswith("calls="):
+            inclusive = True  # the next line is what the called function took
+        elif line[:1] in _COSTS:
+            if not inclusive:
+                found[library] += int(line.split()[1])
+            inclusive = False
     return found
 
 
 def library_name(file: str) -> str:
     """A library's file -> what it is called here; its own name if it is none of NAMES."""
     name = Path(file).name
-    return next((called for begin, called in NAMES.items() if name.startswith(begin)), name or "elsewhere")
+    return next((called for begin, called in NAMES.items() if name.startswith(begin)), name)
 
 
 def each_predict(few: Counter[str], many: Counter[str], predicts: int) -> dict[str, float]:
@@ -73,11 +89,17 @@ def each_predict(few: Counter[str], many: Counter[str], predicts: int) -> dict[s
     return {**told, "others": rest}
 
 
+def section(found: dict[str, float]) -> str:
+    """The table for docs of instructions by library."""
+    total = sum(found.values())
+    rows = [f"| {name} | {number:,.0f} | {number / total:.1%} |" for name, number in found.items()]
+    return SECTION.format(few=FEW, many=MANY, rows="\n".join([*rows, f"| all | {total:,.0f} | |"]))
+
+
 def measure(models: Path, scratch: Path) -> dict[str, float]:
     """Instructions of one predict by library. BenchmarkFailed if valgrind is missing or a run failed."""
-    for tool in ("valgrind", "callgrind_annotate"):
-        if shutil.which(tool) is None:
-            raise BenchmarkFailed(f"{tool}, which counts instructions, is not installed: apt-get install valgrind")
+    if shutil.which("valgrind") is None:
+        raise BenchmarkFailed("valgrind, which counts instructions, is not installed: apt-get install valgrind")
     runs = {predicts: _start(models, scratch, predicts) for predicts in (FEW, MANY)}
     try:
         for predicts, run in runs.items():
@@ -91,7 +113,7 @@ def measure(models: Path, scratch: Path) -> dict[str, float]:
             if run.poll() is None:
                 run.kill()
                 run.wait()
-    few, many = (_annotated(scratch / f"{predicts}.out-01") for predicts in (FEW, MANY))  # 01: the main thread
+    few, many = (_read(scratch / f"{predicts}.out-01") for predicts in (FEW, MANY))  # 01: the main thread
     return each_predict(few, many, MANY - FEW)
 
 
@@ -103,9 +125,9 @@ def _start(models: Path, scratch: Path, predicts: int) -> subprocess.Popen[bytes
         return subprocess.Popen(command, env=os.environ | {"PYTHONHASHSEED": "1"}, stdout=log, stderr=log)
 
 
-def _annotated(file: Path) -> Counter[str]:
-    command = ["callgrind_annotate", "--auto=no", "--threshold=99.99", str(file)]
-    return counted(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def _read(file: Path) -> Counter[str]:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return counted(lines)
 
 
 @click.command(help=__doc__)
@@ -126,9 +148,7 @@ def main(models_dir: Path, output: Path, page: Path | None) -> None:
     for name, number in [*found.items(), ("all", total)]:
         click.echo(f"{name:20} {number:>10,.0f}  {number / total:>6.1%}")
     if page is not None:
-        rows = [f"| {name} | {number:,.0f} | {number / total:.1%} |" for name, number in found.items()]
-        text = SECTION.format(few=FEW, many=MANY, rows="\n".join([*rows, f"| all | {total:,.0f} | |"]))
-        write_section(page, "instructions", text)
+        write_section(page, "instructions", section(found))
 
 
 if __name__ == "__main__":

@@ -137,17 +137,32 @@ def test_the_four_curves_become_a_picture(tmp_path):
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 
-ANNOTATED = """
-{total} (100.0%)  PROGRAM TOTALS
-{ceval} (50.00%)  Python/ceval.c:_PyEval_EvalFrameDefault'2 [/usr/lib/libpython3.11.so.1.0]
-{numpy} (25.00%)  ???:0x00000000000fbf90 [/x/numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so]
-1,000 ( 1.00%)  ???:memcpy [/usr/lib/x86_64-linux-gnu/libc.so.6]
+CALLGRIND = """
+events: Ir
+summary: 99999
+
+ob=(1) /usr/lib/libpython3.11.so.1.0
+fl=(1) Python/ceval.c
+fn=(1) _PyEval_EvalFrameDefault'2
+12 {ceval}
++3 500
+cob=(2) /x/numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so
+cfn=(2) take
+calls=7 0
+* 90000
+fi=(2) Include/object.h
+* 500
+
+ob=(2)
+fn=(2)
+0 {numpy}
 """
 
 
-def test_instructions_of_a_predict_are_what_two_runs_differ_in():
-    few = instructions.counted(ANNOTATED.format(total="9,000", ceval="5,000", numpy="3,000"))
-    many = instructions.counted(ANNOTATED.format(total="24,000", ceval="15,000", numpy="8,000"))
+def test_instructions_of_a_predict_are_what_two_runs_differ_in_without_what_a_function_calls():
+    few = instructions.counted(CALLGRIND.format(ceval=5_000, numpy=3_000).splitlines())
+    many = instructions.counted(CALLGRIND.format(ceval=15_000, numpy=8_000).splitlines())
+    assert few == {"python": 6_000, "numpy": 3_000}
     assert instructions.each_predict(few, many, 100) == {"python": 100.0, "numpy": 50.0, "others": 0.0}
 
 
