@@ -23,7 +23,7 @@ PY := $(VENV)/bin/python
 CAN_VENV := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help serve test chaos loop train check image bench bench-compare million lock clean
+.PHONY: help serve test chaos loop train check image bench bench-compare million scale instructions lock clean
 
 help: ## list these commands
 	@printf 'Recurve: forecasters with memory, served.\n\n'
@@ -89,6 +89,12 @@ bench-compare: $(VENV)/.dev ## measure again and compare with a saved run (BASE=
 
 million: $(VENV)/.dev ## measure the service over a million clients (says first what room it needs; needs wrk)
 	@$(PY) -m benchmarks.million $(ARGS)
+
+scale: $(VENV)/.dev ## curves against clients, workers, model size and replicas (six minutes; needs wrk, redis-server)
+	@$(PY) -m benchmarks.scale $(ARGS)
+
+instructions: $(VENV)/.dev ## count a predict's machine instructions, which no busy machine disturbs (needs valgrind)
+	@$(PY) -m benchmarks.instructions $(ARGS)
 
 lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
 	@for part in service training service-tensorflow dev; do

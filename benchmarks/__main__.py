@@ -7,13 +7,10 @@ round; a figure is the median of its rounds. The load generator shares the machi
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,11 +19,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.bundle import NAME, sensor_repository
-from benchmarks.engine import step_us
+from benchmarks import bulk, million_page, priming, scale_page
+from benchmarks.bundle import NAME, sensor_repository, two_models
+from benchmarks.engine import beside_bare
 from benchmarks.load import BenchmarkFailed, Load, find_wrk, middle, press
-from benchmarks.million_page import carry_over
+from benchmarks.machine import machine
 from benchmarks.page import page
+from benchmarks.sections import carry_over
 from benchmarks.servers import (
     Server,
     empty_endpoint,
@@ -38,10 +37,13 @@ from benchmarks.servers import (
 )
 from benchmarks.store import measure as measure_store
 from benchmarks.table import show
+from benchmarks.wanted import verdicts
 
 REFERENCE = "empty"
 CONNECTIONS = (1, 8, 64)
 STARTS = 3
+PART_ROUNDS = 3  # of bulk and of predicts beside histories, at most
+SECTIONS = million_page.NAME, scale_page.NAME
 
 
 @click.command(help=__doc__)
@@ -55,7 +57,7 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Pa
     try:
         find_wrk()
         with tempfile.TemporaryDirectory(prefix="recurve-bench-") as scratch, _progress(console) as progress:
-            total = STARTS + 2 + len(CONNECTIONS) * 3 * rounds
+            total = STARTS + len(CONNECTIONS) * 3 * rounds + 2 * min(rounds, PART_ROUNDS) + 7
             task = progress.add_task("a bundle to measure", total=total)
 
             def say(what: str) -> None:
@@ -68,7 +70,7 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Pa
     output.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
     show(console, seen)
     if markdown is not None:
-        markdown.write_text(carry_over(markdown, page(seen)), encoding="utf-8")
+        markdown.write_text(carry_over(markdown, page(seen), *SECTIONS), encoding="utf-8")
     console.print(f"written to {output}")
 
 
@@ -76,18 +78,18 @@ def measure_all(models: Path, scratch: Path, seconds: int, rounds: int, say: Cal
     """Every figure as one JSON object. BenchmarkFailed if an answer was not 2xx or a server did not start."""
     repository, bundle = sensor_repository(models, scratch / "models")
     seen: dict[str, Any] = {"machine": machine(), "bundle": bundle, "seconds": seconds, "rounds": rounds}
-    starts = []
+    starts, two = [], two_models(models, scratch / "two")
     for n in range(STARTS):
         say("start to ready")
         port = free_port()
-        with running(service(port, 1, repository, scratch / f"start-{n}"), port, "/readyz", scratch / "log") as server:
+        with running(service(port, 1, two, scratch / f"start-{n}"), port, "/readyz", scratch / "log") as server:
             starts.append(server.ready_s)
     seen["ready_s"] = median(starts)
     with ExitStack() as stack:
 
         def start(name: str, workers: int) -> Server:
             port, log = free_port(), scratch / f"{name}.log"
-            command = empty_endpoint(port) if name == REFERENCE else service(port, workers, repository, scratch / name)
+            command = empty_endpoint(port) if name == REFERENCE else service(port, workers, two, scratch / name)
             return stack.enter_context(running(command, port, "/" if name == REFERENCE else "/readyz", log))
 
         servers = {REFERENCE: start(REFERENCE, 1), "one worker": start("one", 1), "two workers": start("two", 2)}
@@ -97,9 +99,12 @@ def measure_all(models: Path, scratch: Path, seconds: int, rounds: int, say: Cal
             for name, server in servers.items()
         }
     say("engine steps")
-    seen["engine_step_us"] = step_us(repository, NAME)
+    seen["engine"] = {batch: asdict(one) for batch, one in beside_bare(repository, NAME).items()}
     say("store verbs")
     seen["store"] = [measure_store(f"sqlite:///{scratch}/store", n, 2.0, 4600, 2000) for n in (1, 2)]
+    seen["bulk"] = bulk.measure(repository, scratch, seconds, min(rounds, PART_ROUNDS), say)
+    seen["priming"] = priming.measure(repository, scratch, seconds, min(rounds, PART_ROUNDS), say)
+    seen["wanted"] = verdicts(seen)
     return seen
 
 
@@ -127,21 +132,6 @@ def press_in_turn(
             for connections, runs in by_connections.items()
         }
         for name, by_connections in loads.items()
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on and with."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
-    packages = ("gunicorn", "flask", "pydantic", "ai-edge-litert", "numpy")
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.machine(),
-        "cores": len(names),
-        "load_before": float(Path("/proc/loadavg").read_text(encoding="utf-8").split()[0]),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
     }
 
 

@@ -8,9 +8,6 @@ the machine; what a step costs the service is told in processor time, too, which
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -25,14 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bundle import NAME, sensor_repository
-from benchmarks.load import HERE, BenchmarkFailed, Load, find_wrk
-from benchmarks.servers import Server, free_port, running, service
+from benchmarks.load import BenchmarkFailed, Load, press, wrk
+from benchmarks.servers import Server, empty_endpoint, free_port, processor_s, running, service
 
 PATH = f"/v1/models/{NAME}/predict"
 CLIENTS = 256  # in one request
 CONNECTIONS = 4
 WARM_S = 10  # at the least: until records have all that they ever hold
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def measure(
@@ -40,8 +36,9 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Server -> client-steps a second, latencies of a request and processor time of a step, medians over the rounds.
 
-    Servers with one and with two workers run side by side and are asked in turn. BenchmarkFailed if any answer was not
-    200, or any item in one was not absorbed.
+    `of_empty`: steps for each request that the empty endpoint answers over 8 connections. It and the servers with one
+    and with two workers run side by side and are asked in turn. BenchmarkFailed if any answer was not 200, or any item
+    in one was not absorbed.
     """
     with ExitStack() as stack:
         servers: dict[str, Server] = {}
@@ -49,15 +46,18 @@ def measure(
             port, folder = free_port(), scratch / f"bulk-{workers}"
             command = service(port, workers, repository, folder)
             servers[name] = stack.enter_context(running(command, port, "/readyz", scratch / f"bulk-{workers}.log"))
+        port = free_port()
+        empty = stack.enter_context(running(empty_endpoint(port), port, "/", scratch / "bulk-empty.log"))
         for name, server in servers.items():
             say(f"bulk, {name}, warming up")
-            press(server.url, WARM_S)
+            press_bulk(server.url, WARM_S)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         for number in range(rounds):
+            reference = press(empty.url, 8, 1, predict=False)
             for name, server in servers.items():
                 say(f"bulk, round {number + 1}, {name}")
                 before, absorbed = processor_s(server), observations(server)
-                load = press(server.url, seconds)
+                load = press_bulk(server.url, seconds)
                 time.sleep(1)  # counts of the other worker are settled every half second
                 steps = observations(server) - absorbed
                 if steps < 0.99 * load.per_s * seconds * CLIENTS:
@@ -65,6 +65,7 @@ def measure(
                 runs[name].append(
                     {
                         "steps_per_s": load.per_s * CLIENTS,
+                        "of_empty": load.per_s * CLIENTS / reference.per_s,
                         "p50_ms": load.p50_ms,
                         "p99_ms": load.p99_ms,
                         "processor_us": (processor_s(server) - before) / steps * 1e6,
@@ -73,30 +74,10 @@ def measure(
         return {name: {key: median(run[key] for run in each) for key in each[0]} for name, each in runs.items()}
 
 
-def press(url: str, seconds: int) -> Load:
+def press_bulk(url: str, seconds: int) -> Load:
     """Bulk requests over CONNECTIONS connections for `seconds`; BenchmarkFailed if any answer was not 2xx."""
-    command = [find_wrk(), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
-    environment = os.environ | {
-        "BENCH_LUA": str(HERE),
-        "BENCH_PATH": PATH,
-        "BENCH_CONNECTIONS": str(CONNECTIONS),
-        "BENCH_CLIENTS": str(CLIENTS),
-    }
-    command += ["-s", str(HERE / "bulk.lua"), url]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60, check=False)
-    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
-    if line is None:
-        raise BenchmarkFailed(f"wrk failed: {done.stdout}{done.stderr}")
-    seen = json.loads(line.removeprefix("RESULT "))
-    if seen["refused"] or seen["broken"] or not seen["requests"]:
-        raise BenchmarkFailed(f"{url}: not every answer was 2xx: {seen}")
-    return Load(seen["requests"] / (seen["duration_us"] / 1e6), seen["p50_us"] / 1e3, seen["p99_us"] / 1e3)
-
-
-def processor_s(server: Server) -> float:
-    """Processor time that the server's workers have used."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in server.workers()]
-    return sum(int(each[11]) + int(each[12]) for each in fields) * _TICK_S
+    sizes = {"BENCH_CONNECTIONS": str(CONNECTIONS), "BENCH_CLIENTS": str(CLIENTS)}
+    return wrk(url, "bulk.lua", CONNECTIONS, seconds, {"BENCH_PATH": PATH} | sizes)
 
 
 def observations(server: Server) -> float:

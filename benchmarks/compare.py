@@ -1,6 +1,7 @@
 """`make bench-compare`: a run beside a saved one, so that what became slower is seen.
 
-Requests are compared by their ratio to the empty endpoint of the same run, which leaves the machine's mood out of it.
+Requests are compared by their ratio to the empty endpoint of the same run, engine steps and series by theirs to bare
+LiteRT, which leaves the machine's mood out of it.
 """
 
 from __future__ import annotations
@@ -46,11 +47,55 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
             tail = old["p99_ms"] / old["p50_ms"], new["p99_ms"] / new["p50_ms"]
             found.append(Change(f"{name}: p99 over p50", *tail, more=False, counts=False))
     found.append(Change("start to ready, s", before["ready_s"], after["ready_s"], more=False, counts=False))
-    for batch, old_us in before["engine_step_us"].items():
-        if batch in after["engine_step_us"]:
-            name = f"engine step, batch {batch}, us"
-            found.append(Change(name, old_us, after["engine_step_us"][batch], more=False, counts=False))
+    for where in _PARTS:
+        old, new = _at(before, where.path), _at(after, where.path)
+        if old is not None and new is not None:
+            found.append(Change(where.name, old, new, where.more, where.counts))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Where a figure lies in a run; the rest is as in Change."""
+
+    name: str
+    path: tuple[str, ...]
+    more: bool
+    counts: bool
+
+
+_PARTS = [
+    *(
+        part
+        for server in ("one worker", "two workers")
+        for part in (
+            _Part(f"bulk, {server}: steps for each request of empty", ("bulk", server, "of_empty"), True, True),
+            _Part(f"bulk, {server}: processor us of a step", ("bulk", server, "processor_us"), False, False),
+        )
+    ),
+    *(
+        part
+        for batch in ("1", "32", "256")
+        for part in (
+            _Part(f"engine step, batch {batch}: of bare LiteRT", ("engine", batch, "ratio"), False, True),
+            _Part(f"engine step, batch {batch}, us", ("engine", batch, "step_us"), False, False),
+        )
+    ),
+    _Part("history: processor time of bare LiteRT's", ("priming", "history", "cpu_ratio"), False, True),
+    _Part("history, ms", ("priming", "history", "http_ms"), False, False),
+    _Part("rebuild: processor time of bare LiteRT's", ("priming", "rebuild", "cpu_ratio"), False, True),
+    _Part("rebuild, ms", ("priming", "rebuild", "rebuild_ms"), False, False),
+    _Part("predicts beside histories: p99, ms", ("priming", "others", "priming", "p99_ms"), False, False),
+]
+
+
+def _at(run: dict[str, Any], path: tuple[str, ...]) -> float | None:
+    found: Any = run
+    for name in path:
+        if name not in found:
+            return None  # a run of an earlier benchmark
+        found = found[name]
+    return float(found)
 
 
 def show(console: Console, found: list[Change], bound: float) -> None:

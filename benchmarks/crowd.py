@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.bundle import NAME, weather
@@ -103,6 +105,18 @@ def record_bytes(record: Record) -> int:
 def size(folder: Path) -> int:
     """Bytes that the store's files take."""
     return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+
+
+def load_us(folder: Path, clients: int, loads: int = 5_000) -> float:
+    """Median microseconds in which this process reads the record of a client drawn at random."""
+    store, rng, times = open_store(f"sqlite:///{folder}"), random.Random(6), []
+    for _ in range(loads):
+        key = _key(rng.randrange(clients))
+        began = time.perf_counter()
+        store.load(key)
+        times.append((time.perf_counter() - began) * 1e6)
+    store.close()
+    return median(times)
 
 
 def forget_pages(folder: Path) -> None:

@@ -32,16 +32,13 @@ class Compared:
     ratio: float
 
 
-def step_us(root: Path, name: str, kind: EngineKind = "litert", seconds: float = 0.7) -> dict[int, float]:
-    """Median microseconds of `Engine.step` for each of BATCHES, `seconds` of stepping for each."""
-    return {batch: seen.step_us for batch, seen in beside_bare(root, name, kind, seconds).items()}
-
-
-def beside_bare(root: Path, name: str, kind: EngineKind = "litert", seconds: float = 0.7) -> dict[int, Compared]:
-    """`Engine.step` for each of BATCHES in turn with LiteRT alone, allocated for that batch, `seconds` for each."""
+def beside_bare(
+    root: Path, name: str, kind: EngineKind = "litert", seconds: float = 0.7, batches: tuple[int, ...] = BATCHES
+) -> dict[int, Compared]:
+    """`Engine.step` for each of `batches` in turn with LiteRT alone, allocated for that batch, `seconds` for each."""
     bundle, spec = bundle_of(root, name)
     engine, seen = open_engine(bundle, spec, kind), {}
-    for batch in BATCHES:
+    for batch in batches:
         x = np.zeros((batch, len(spec.features)), np.float32)
         fresh = np.tile(spec.initial_state, (batch, 1))
         bare = Bare(bundle / STEP_TFLITE, batch)

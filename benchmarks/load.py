@@ -35,18 +35,26 @@ def find_wrk() -> str:
     return found
 
 
-def press(url: str, connections: int, seconds: int, *, predict: bool) -> Load:
+def press(url: str, connections: int, seconds: int, *, predict: bool, path: str = PREDICT) -> Load:
     """Ask `url` over `connections` kept-alive connections for `seconds`; predicts if `predict`, else plain GETs.
 
-    BenchmarkFailed if any answer was not 2xx or any connection broke.
+    `path` has a %d for the number of a client. BenchmarkFailed if any answer was not 2xx or any connection broke.
     """
-    script = HERE / ("predict.lua" if predict else "report.lua")
-    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
-    environment = os.environ | {
-        "BENCH_LUA": str(HERE),
-        "BENCH_PATH": PREDICT,
-        "BENCH_CONNECTIONS": str(connections),
-    }
+    environment = {"BENCH_PATH": path, "BENCH_CONNECTIONS": str(connections)}
+    return wrk(url, "predict.lua" if predict else "report.lua", connections, seconds, environment)
+
+
+def press_crowd(url: str, clients: int, connections: int, seconds: int, seed: int) -> Load:
+    """Predicts of random ones of many `clients`, as `press`."""
+    environment = {"BENCH_CLIENTS": str(clients), "BENCH_SEED": str(seed)}
+    return wrk(url, "crowd.lua", connections, seconds, environment)
+
+
+def wrk(url: str, script: str, connections: int, seconds: int, environment: dict[str, str]) -> Load:
+    """Runs wrk with one of the scripts that lie here. BenchmarkFailed if any answer was not 2xx, or none came."""
+    command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+    command += ["-s", str(HERE / script), url]
+    environment = os.environ | {"BENCH_LUA": str(HERE)} | environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60, check=False)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +23,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import crowd
-from benchmarks.__main__ import machine
+from benchmarks import crowd, million_page
 from benchmarks.bundle import NAME, sensor_repository
-from benchmarks.load import HERE, BenchmarkFailed, Load, find_wrk, middle
-from benchmarks.million_page import write_section
+from benchmarks.load import BenchmarkFailed, Load, find_wrk, middle, press_crowd
+from benchmarks.machine import machine
+from benchmarks.sections import write_section
 from benchmarks.servers import Server, free_port, running, service
 
 FEW = 1_000
@@ -64,7 +62,7 @@ def main(clients: int, seconds: int, rounds: int, models_dir: Path, folder: Path
         raise click.ClickException(str(error)) from error
     console.print_json(json.dumps(seen))
     if markdown is not None:
-        write_section(markdown, seen)
+        write_section(markdown, million_page.NAME, million_page.section(seen))
         console.print(f"written to {markdown}")
 
 
@@ -98,7 +96,7 @@ def measure(scratch: Path, models: Path, clients: int, seconds: int, rounds: int
         seen["list"] = list_all(servers[clients])
         say("reads from the disk")
         crowd.forget_pages(many)
-        seen["from_disk"] = asdict(press(servers[clients], clients, 8, seconds, seed=99))
+        seen["from_disk"] = asdict(press_crowd(servers[clients].url, clients, 8, seconds, seed=99))
     crowd.remember_pages(many)
     (scratch.parent / "before-the-sweep.json").write_text(json.dumps(seen, indent=2) + "\n")
     with serve(repository, many, "--sweep-s", "20") as server:
@@ -129,11 +127,12 @@ def press_in_turn(servers: dict[int, Server], seconds: int, rounds: int, say: Sa
     loads: dict[tuple[int, int], list[Load]] = {(c, n): [] for c in CONNECTIONS for n in servers}
     for clients, server in servers.items():
         say(f"{clients:,} clients, warming up")
-        press(server, clients, 8, seconds, seed=0)
+        press_crowd(server.url, clients, 8, seconds, seed=0)
     for number in range(rounds):
         for connections, clients in loads:
             say(f"round {number + 1}, {connections} connections, {clients:,} clients")
-            loads[connections, clients].append(press(servers[clients], clients, connections, seconds, number + 1))
+            url = servers[clients].url
+            loads[connections, clients].append(press_crowd(url, clients, connections, seconds, seed=number + 1))
     few, many = servers
     found = []
     for connections, clients in loads:
@@ -145,29 +144,6 @@ def press_in_turn(servers: dict[int, Server], seconds: int, rounds: int, say: Sa
         figures = asdict(middle(loads[connections, clients]))
         found.append({"connections": connections, "clients": clients, **figures, **(ratios if clients == many else {})})
     return found
-
-
-def press(server: Server, clients: int, connections: int, seconds: int, seed: int) -> Load:
-    """Predicts of random clients over kept-alive connections. BenchmarkFailed if any answer was not 2xx."""
-    environment = os.environ | {"BENCH_LUA": str(HERE), "BENCH_CLIENTS": str(clients), "BENCH_SEED": str(seed)}
-    command = [
-        find_wrk(),
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "--timeout",
-        "10s",
-        "-s",
-        str(HERE / "crowd.lua"),
-    ]
-    done = subprocess.run(
-        [*command, server.url], env=environment, capture_output=True, text=True, timeout=seconds + 60, check=False
-    )
-    line = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
-    seen = json.loads(line[1]) if line else {}
-    if not seen.get("requests") or seen["refused"] or seen["broken"]:
-        raise BenchmarkFailed(f"not every answer was 2xx: {done.stdout}{done.stderr}")
-    return Load(seen["requests"] / (seen["duration_us"] / 1e6), seen["p50_us"] / 1e3, seen["p99_us"] / 1e3)
 
 
 def new_clients(server: Server) -> list[float]:
@@ -205,7 +181,7 @@ def sweep(server: Server, clients: int, seconds: int) -> dict[str, Any]:
     began = time.perf_counter()
     wait(lambda: metric("recurve_sweep_lease") > 0)
     began = time.perf_counter()
-    load = press(server, clients, 8, seconds, seed=7)
+    load = press_crowd(server.url, clients, 8, seconds, seed=7)
     wait(lambda: metric("recurve_sweeps_total") > 0)
     return {"seconds": time.perf_counter() - began, "swept": metric("recurve_swept_clients_total"), **asdict(load)}
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from benchmarks.table import BUSY
 
-BEGIN, END = "<!-- million -->", "<!-- /million -->"
+NAME = "million"
 BOUND = 1.5
 
-SECTION = """{begin}
+SECTION = """
 ## A million clients
 
     make million                                    # {minutes:.0f} minutes, {needs:.0f} GB, as it says first
@@ -37,7 +36,6 @@ random clients are asked, of the one and of the other in turn.
   {swept[swept]:,.0f} expired clients swept.
   Predicts meanwhile, 8 connections: p50 {swept[p50_ms]:.2f} ms, p99 {swept[p99_ms]:.1f} ms.
 - Filling the store took {fill:.0f} s: real records, in large transactions, in random order.
-{end}
 """
 
 
@@ -55,8 +53,6 @@ def section(seen: dict[str, Any]) -> str:
     machine = seen["machine"]
     seconds = seen["fill_s"] + seen["list"]["seconds"] + seen["sweep"]["seconds"] + 5 * seen["rounds"] * seen["seconds"]
     return SECTION.format(
-        begin=BEGIN,
-        end=END,
         minutes=1 + seconds / 60,
         needs=total / 1e9 + 2,
         when=machine["when"][:10],
@@ -81,24 +77,3 @@ def section(seen: dict[str, Any]) -> str:
         swept=seen["sweep"],
         fill=seen["fill_s"],
     )
-
-
-def write_section(page: Path, seen: dict[str, Any]) -> None:
-    """Puts the section into `page`, in the place of the last one."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(_with(text, section(seen)), encoding="utf-8")
-
-
-def carry_over(page: Path, text: str) -> str:
-    """A new `text` for `page` with the section that is there now, if there is one."""
-    old = page.read_text(encoding="utf-8") if page.exists() else ""
-    if BEGIN not in old:
-        return text
-    return _with(text, old[old.index(BEGIN) : old.index(END) + len(END)] + "\n")
-
-
-def _with(text: str, new: str) -> str:
-    if BEGIN in text:
-        before, rest = text.split(BEGIN, 1)
-        return before + new + rest.split(END, 1)[1].lstrip("\n")
-    return text.rstrip("\n") + "\n\n" + new

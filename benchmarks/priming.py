@@ -13,6 +13,7 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -35,15 +36,20 @@ TURNS = 7
 CONNECTIONS = 8
 
 
-def measure(models: Path, scratch: Path, seconds: int = 3, rounds: int = 3) -> dict[str, Any]:
+def measure(
+    models: Path, scratch: Path, seconds: int = 3, rounds: int = 3, say: Callable[[str], None] = lambda what: None
+) -> dict[str, Any]:
     """All of it as one JSON object: `history`, `rebuild`, `others` and how large the worker is after it."""
     port = free_port()
     command = service(port, 1, models, scratch / "priming")
     with running(command, port, "/readyz", scratch / "priming.log") as server:
+        say(f"histories of {OBSERVATIONS:,}")
         history = measure_history(models, server)
+        say(f"predicts beside histories of {LONG:,}")
         others = measure_others(server, seconds, rounds)
         (worker,) = server.workers()
         after_mb = resident_mb(worker)
+    say(f"rebuilds from a context of {CONTEXT}")
     return {"history": history, "rebuild": measure_rebuild(models), "others": others, "resident_mb": after_mb}
 
 

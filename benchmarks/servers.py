@@ -45,11 +45,12 @@ def empty_endpoint(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def service(port: int, workers: int, models: Path, state: Path) -> list[str]:
-    """The command of our service over a sqlite store in `state`."""
+def service(port: int, workers: int, models: Path, state: Path | str) -> list[str]:
+    """The command of our service over a sqlite store in the folder `state`, or over the store of that URL."""
+    url = state if isinstance(state, str) else f"sqlite:///{state}"
     return [
         sys.executable, "-m", "service", "--port", str(port), "--workers", str(workers), "--models-dir", str(models),
-        "--state-url", f"sqlite:///{state}", "--log-level", "warning",
+        "--state-url", url, "--log-level", "warning",
     ]  # fmt: skip
 
 
@@ -96,6 +97,12 @@ def _answers(port: int, path: str) -> bool:
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in megabytes (1e6 bytes), pages shared with others included."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_s(server: Server) -> float:
+    """Processor time that the server's workers have used, threads that have ended included."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in server.workers()]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_ms(pid: int) -> float:

@@ -7,12 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-FLOOR = 0.6  # of the empty endpoint, with one worker at 8 connections
+from benchmarks import bulk
+from benchmarks.wanted import amount
+
 BUSY = 0.5  # a load average before the run above which its figures say little
 
 
 def show(console: Console, seen: dict[str, Any]) -> None:
-    """Print what was `seen`, and whether the ratio that is promised holds."""
+    """Print what was `seen`, and what was reached of what is wanted."""
     machine = seen["machine"]
     console.print(
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, gunicorn {machine['gunicorn']}; "
@@ -23,9 +25,18 @@ def show(console: Console, seen: dict[str, Any]) -> None:
     console.print(_requests(seen["load"]))
     console.print(_processes(seen))
     console.print(_parts(seen))
-    ratio = seen["load"]["one worker"][8]["ratio"]
-    verdict = "[green]holds" if ratio >= FLOOR else "[red]does not hold"
-    console.print(f"One worker at 8 connections: {ratio:.2f} of the empty endpoint; at least {FLOOR} {verdict}.")
+    bulk.show(console, seen["bulk"])
+    console.print(_wanted(seen["wanted"]))
+
+
+def _wanted(verdicts: list[dict[str, Any]]) -> Table:
+    table = Table(title="What is wanted")
+    for heading in ("figure", "this run", "wanted", ""):
+        table.add_column(heading)
+    for each in verdicts:
+        style = None if each["verdict"] == "reached" else "bold red"
+        table.add_row(each["name"], amount(each["figure"], each["unit"]), each["wanted"], each["verdict"], style=style)
+    return table
 
 
 def _requests(load: dict[str, dict[int, dict[str, float]]]) -> Table:
@@ -58,8 +69,14 @@ def _parts(seen: dict[str, Any]) -> Table:
     table = Table(title="Parts")
     table.add_column("part")
     table.add_column("microseconds (median)", justify="right")
-    for batch, us in seen["engine_step_us"].items():
-        table.add_row(f"engine step, LiteRT, batch {batch}", f"{us:,.1f}")
+    for batch, at in seen["engine"].items():
+        table.add_row(f"engine step, LiteRT, batch {batch}", f"{at['step_us']:,.1f} ({at['ratio']:.2f} of bare)")
+    for name, key, ms in (("history", "observations", "http_ms"), ("rebuild", "rows", "rebuild_ms")):
+        at = seen["priming"][name]
+        table.add_row(f"{name} of {at[key]:,}", f"{at[ms] * 1e3:,.0f} ({at['ratio']:.2f} of bare)")
+    others = seen["priming"]["others"]
+    for name in ("alone", "priming"):
+        table.add_row(f"p99 of predicts, 8 connections, {name}", f"{others[name]['p99_ms'] * 1e3:,.0f}")
     for line in seen["store"]:
         table.add_row(f"store: load + save of 4.6 kB, sqlite, {line[0]} process(es)", f"{line[2]} (p99 {line[3]})")
     return table

@@ -81,6 +81,15 @@ RULES: dict[str, set[str]] = {
     "service/__init__.py": set(),
     # What a bundle is: met by both halves, so it imports neither, and no framework.
     "models": {"pydantic", "models"},
+    # Measures the service from outside, and its parts; what exports a model to measure is a process of its own, so that
+    # no measuring process holds TensorFlow. Nothing of the tests.
+    "benchmarks": {"ai_edge_litert", "click", "matplotlib", "numpy", "rich", "benchmarks", "models", "service"},
+    "benchmarks/bundle.py": {"keras", "numpy", "benchmarks", "models", "training.export"},
+    "benchmarks/crowd.py": {"sqlite3", "benchmarks", "service"},
+    # what training kept aside, followed by what serves
+    "benchmarks/intervals.py": {"click", "matplotlib", "numpy", "rich", "models", "service", "training"},
+    "benchmarks/empty.py": {"flask"},
+    "benchmarks/redis_server.py": {"redis", "benchmarks"},
     # Offline: whatever it needs, but nothing of the service. `export --import MODULE` computes a name: a user's layers.
     "training": {
         "ai_edge_litert", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "matplotlib", "jinja2", "pydantic",
@@ -173,6 +182,9 @@ def test_every_rule_is_about_files_that_exist() -> None:
         ("models/bad.py", "import tensorflow as tf", "tensorflow"),
         ("training/bad.py", "from service.core.types import ModelSpec", "service.core.types.ModelSpec"),
         ("service/new.py", "", "no rule covers it"),
+        ("benchmarks/bad.py", "from tests.serving import free_port", "tests.serving.free_port"),
+        ("benchmarks/bad.py", "import keras", "keras"),
+        ("service/bootstrap.py", "import benchmarks.load", "benchmarks.load"),
         ("service/wsgi.py", "from service import stores", "service.stores"),
     ],
 )
