@@ -1,4 +1,4 @@
-"""The benchmark's crowd: a store filled in bulk is a store like any other, and its section stays in the page."""
+"""The benchmark's crowd: a store filled in bulk is a store like any other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sqlite3
 import time
 
 from benchmarks import crowd
-from benchmarks.million_page import BEGIN, END, carry_over
 from models.repository import Repository
 from service.bootstrap import build
 from service.settings import Settings
@@ -40,10 +39,3 @@ def test_clients_filled_in_bulk_go_on_as_if_they_had_come_one_by_one(tmp_path):
         service.close()
     assert sum(state["status"] == "carried" for state in states) == 495
     assert sum(state["reason"] == "expired" for state in states) == 5
-
-
-def test_a_new_page_of_benchmarks_keeps_the_section_on_a_million_clients(tmp_path):
-    page = tmp_path / "benchmarks.md"
-    assert carry_over(page, "first\n") == "first\n"
-    page.write_text(f"old\n\n{BEGIN}\nmillion\n{END}\n")
-    assert carry_over(page, "new\n") == f"new\n\n{BEGIN}\nmillion\n{END}\n"
