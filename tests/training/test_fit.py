@@ -8,12 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 from rich.progress import Progress
 
 from training.carried import Carried
-from training.fit import Diverged, Trainer, fit
-from training.job import Job
+from training.fit import Diverged, Trainer, _optimizer, fit
+from training.job import Fit, Job
 from training.losses import Loss
 from training.networks import build_network
 from training.sources import Series
@@ -140,6 +141,13 @@ def test_the_weights_kept_are_those_of_the_best_epoch():
     trainer = Trainer(fitted.job, fitted.model)
     fitted.model.get_layer("forecast").spread.assign([1.0])
     assert trainer.validate(validation_batch(known, [int(N * 0.7)])) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_gradients_are_clipped_by_the_norm_of_all_of_them_together():
+    gradients = [tf.constant([3.0]), tf.constant([[0.0], [4.0]])]
+    optimizer = _optimizer(Fit(clip=0.5), updates=100)
+    clipped = [each.numpy().ravel().tolist() for each in optimizer._clip_gradients(gradients)]
+    assert clipped == [pytest.approx([0.3]), pytest.approx([0.0, 0.4])]
 
 
 def test_training_stops_when_patience_is_out():
