@@ -93,9 +93,13 @@ def test_with_a_broken_certificate_nothing_is_served_in_the_clear(certificate, t
 def test_a_unix_socket(tiny_repository, tmp_path, monkeypatch):
     path = tmp_path / "door"
     arguments = f"--bind unix:{path}"
-    with running_with(
-        arguments, monkeypatch, tiny_repository, lambda service: path.exists(), access_log=True
-    ) as service:
+
+    def ready(service):
+        """It is there before anybody listens at it."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    with running_with(arguments, monkeypatch, tiny_repository, ready, access_log=True) as service:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(BOUND_S)
             connection.connect(str(path))
