@@ -108,6 +108,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         settings.max_observations,
         settings.max_history,
         settings.max_items,
+        bulk_at_once=1 if is_local(settings.state_url) else settings.threads,
     )
     locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
     served_now = ServedNow(registry, store, TENANT, loader.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ class ManyPredicts:
 
     def __init__(self, deps: Collaborators) -> None:
         self._deps = deps
+        self._room = threading.Semaphore(deps.limits.bulk_at_once)
         self._names: dict[str, Names] = {}
 
     def answer(self, model: str, raw: Sequence[Any], end: bytes) -> bytes:
@@ -35,7 +37,8 @@ class ManyPredicts:
         if names is None:
             names = self._names[model] = Names(model)
         items = read_items(raw, spec, names, deps.limits.max_observations)
-        outcomes = deps.together.predict(model, items.asked, items.places, items.ones)
+        with self._room:
+            outcomes = deps.together.predict(model, items.asked, items.places, items.ones)
         for _, answers in outcomes.many:
             deps.count_items(model, answers.spec.version, 200, len(answers))
         if len(outcomes.many) == 1 and len(outcomes.many[0][0]) == len(raw):
