@@ -25,7 +25,7 @@ def offline():
 @pytest.fixture(
     scope="module",
     params=["litert, sqlite, 2 workers", "litert, memory, 1 worker", "litert, redis, 2 workers",
-            "tensorflow, sqlite, 2 workers"],
+            "tensorflow, sqlite, 2 workers", "tensorflow, memory, 1 worker"],
 )  # fmt: skip
 def service(request, tiny_repository, tmp_path_factory):
     engine, store, workers = request.param.split(", ")

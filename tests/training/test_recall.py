@@ -20,20 +20,19 @@ from training.recall_task import FAR, LENGTH, SEEDS, UPDATES, draw, evaluation, 
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "recall.md"
-HALF = UPDATES // 2
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
 def recalled(tmp_path_factory):
     """R2 at lag 100 or more by architecture and seed, from the command itself: a process for each architecture, side by
-    side. An lstm gets half of the updates, which are enough for it; what is not to recall anything gets them all."""
+    side, the same updates for all."""
     folder, found = tmp_path_factory.mktemp("recall"), {}
     with ExitStack() as stack:
         processes = {}
-        for architecture, updates in (("simple_rnn", UPDATES), ("lstm", HALF), ("feed_forward", UPDATES)):
+        for architecture in ("simple_rnn", "lstm", "feed_forward"):
             command = [sys.executable, "-m", "training.recall", "--architecture", architecture]
-            command += ["--updates", str(updates), "--out", str(folder / f"{architecture}.png")]
+            command += ["--updates", str(UPDATES), "--out", str(folder / f"{architecture}.png")]
             log = stack.enter_context((folder / f"{architecture}.log").open("wb"))
             processes[architecture] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
             stack.callback(processes[architecture].wait)
