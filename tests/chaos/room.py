@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-SIZE = 16 * 2**20
+SIZE = 64 * 2**20  # far more than is written between two checkpoints: the log alone must not fill it
 GROWN = 150_000  # bytes that no file may exceed under the limit
 
 
