@@ -15,7 +15,9 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what `quote` leaves as it is, an
 
 FloatArray = NDArray[np.float32]
 
-FLOAT32_MOST = nextafter(2.0**128 - 2.0**103, 0.0)  # the largest number that rounds to a finite float32
+# Every real number below this in size rounds to a finite float32: half a step beyond the largest.
+FLOAT32_BOUND = 2.0**128 - 2.0**103
+FLOAT32_MOST = nextafter(FLOAT32_BOUND, 0.0)
 LEAST_ERROR = 1e-6  # of `scale`: what a client that was never wrong is taken to err
 MOST_ERROR = 1e5  # of `scale`: a sensor's 1e20 for "no data" must not leave sums to which real errors add nothing
 GapPolicy = Literal["fill", "restart", "reject"]

@@ -10,11 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from service.core.errors import InvalidInput
-from service.core.types import FeatureSpec, FloatArray, ModelSpec
+from service.core.types import FLOAT32_BOUND, FeatureSpec, FloatArray, ModelSpec
 from service.http.times import kind_of
-
-# Every real number below this in size rounds to a finite float32: half a step beyond the largest.
-FLOAT32_BOUND = 2.0**128 - 2.0**103
 
 FEW = 8  # rows up to which one after the other is as fast as all at once
 _NUMBERS = {int, float}  # as types: a bool is no number
@@ -29,7 +26,7 @@ def observations_array(raw: Sequence[Any], fields: Sequence[str] | str, spec: Mo
     """
     features = spec.features
     if len(raw) > FEW:
-        array = _at_once(raw, features)
+        array = _at_once(raw, spec)
         if array is not None:
             return array
     rows = [_usual(one, spec) or _row(one, index, fields, features) for index, one in enumerate(raw)]
@@ -46,10 +43,11 @@ def _usual(raw: Any, spec: ModelSpec) -> list[Any] | None:
     return raw
 
 
-def _at_once(raw: Sequence[Any], features: Sequence[FeatureSpec]) -> FloatArray | None:
+def _at_once(raw: Sequence[Any], spec: ModelSpec) -> FloatArray | None:
     """`observations_array` in a few passes over all values, several times as fast; None if that is not the way, be it
     because something is wrong: the other one then names it."""
-    columns, kinds = len(features), set(map(type, raw))
+    features, kinds = spec.features, set(map(type, raw))
+    columns = len(features)
     values: Iterable[Any]
     if kinds <= _NUMBERS and columns == 1:
         values = raw
@@ -70,13 +68,9 @@ def _at_once(raw: Sequence[Any], features: Sequence[FeatureSpec]) -> FloatArray 
     except OverflowError:  # an integer that not even float64 holds
         return None
     low, high = wide.min(axis=0), wide.max(axis=0)  # NaN if one of them is
-    if not (np.all(low > -FLOAT32_BOUND) and np.all(high < FLOAT32_BOUND)):
+    ends = zip(low.tolist(), high.tolist(), spec.ranges, strict=True)
+    if not all(least <= lowest and highest <= most for lowest, highest, (least, most) in ends):
         return None
-    for feature, least, most in zip(features, low.tolist(), high.tolist(), strict=True):
-        if feature.minimum is not None and least < feature.minimum:
-            return None
-        if feature.maximum is not None and most > feature.maximum:
-            return None
     return wide.astype(np.float32)
 
 

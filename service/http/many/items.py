@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from service.core.errors import InvalidInput, RecurveError
 from service.core.many.asked import Asked
 from service.core.many.together import One
-from service.core.types import ClientKey, GapPolicy, ModelSpec
+from service.core.types import FLOAT32_BOUND, ClientKey, GapPolicy, ModelSpec
 from service.http.context import client_key
-from service.http.observations import FLOAT32_BOUND
 from service.http.schemas import STEP_MAX, ItemBody, check_body, is_idempotency_key, predict_request
 from service.http.times import kind_of, parse_time
 

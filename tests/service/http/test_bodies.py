@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from service.http.observations import FLOAT32_BOUND, observations_array
+from service.core.types import FLOAT32_BOUND
+from service.http.observations import observations_array
 from service.http.schemas import HistoryBody, decode
 from tests.fakes import make_spec
 
