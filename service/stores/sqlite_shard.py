@@ -18,6 +18,7 @@ from service.core.patience import give_way, hurried, is_hurried
 from service.core.ports import Save, Stored
 from service.stores import sqlite_statements as sql
 from service.stores.sqlite_folder import connect, lock_file
+from service.stores.sqlite_room import Room
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Shard:
         self._synchronous = synchronous
         self._guard = threading.Lock()
         self._turn = Turn(lock_file(file))
+        self._room = Room()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
@@ -223,6 +225,8 @@ class Shard:
             connection = self._connection or self._open()
             self._turn.take(end)
             try:
+                if self.full:
+                    self._make_room(connection)
                 return change(connection)
             finally:
                 self.dirty = True
@@ -235,6 +239,14 @@ class Shard:
             raise unread from error
         finally:
             self._guard.release()
+
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """In the writers' turn, on a disk that was full: what has no room is refused before anything is written."""
+        try:
+            self.full = not self._room.make(connection)
+        except sqlite3.Error as error:
+            self._failed(error)
+            raise _unavailable(error) from error
 
     def _enter(self) -> None:
         if self._guard.acquire(blocking=False):

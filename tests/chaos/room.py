@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-SIZE = 64 * 2**20  # far more than is written between two checkpoints: the log alone must not fill it
+SIZE = 16 * 2**20  # little enough for the logs alone to fill it between two checkpoints
+GIVEN = 2**20  # at least: what the logs have taken up, no ballast gives back
 GROWN = 150_000  # bytes that no file may exceed under the limit
 
 
@@ -27,9 +28,11 @@ class Room(Protocol):
 
 
 class SmallDisk:
-    """A tmpfs on `folder`, taken up by a file of ours."""
+    """A tmpfs on `folder`, taken up by a file of ours; it is made larger where taking that away gives no room."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._size = SIZE
         self._ballast = folder / "ballast"
 
     def take(self) -> None:
@@ -39,6 +42,10 @@ class SmallDisk:
 
     def give(self) -> None:
         self._ballast.unlink()
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < GIVEN:
+            self._size += GIVEN
+            subprocess.run(["mount", "-o", f"remount,size={self._size}", str(self._folder)], check=True)
 
 
 class FileLimit:

@@ -360,6 +360,30 @@ def test_the_checkpointer_keeps_a_log_in_steady_use_short(shard, folder):
         assert file_alone.execute("SELECT nonce FROM records").fetchone() == (nonce,)
 
 
+def test_on_a_disk_that_was_full_a_writer_makes_room_before_it_takes_any(shard):
+    blob = secrets.token_bytes(4600)
+    for _ in range(20):
+        assert shard.save(secrets.token_hex(4), None, b"1" * 8, blob) is True
+    long, shard.full = log_bytes(shard), True
+    assert shard.save(PATH, None, b"1" * 8, blob) is True
+    assert log_bytes(shard) < long / 4
+    assert shard.full is False
+
+
+def test_a_reader_that_keeps_the_log_of_a_full_disk_holds_no_writer_up(shard):
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
+    with contextlib.closing(sqlite3.connect(shard.file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM records").fetchone() == (1,)
+        assert shard.save(PATH, b"1" * 8, b"2" * 8, b"second") is True
+        shard.full, begun = True, time.monotonic()
+        assert shard.save(PATH, b"2" * 8, b"3" * 8, b"third") is True
+        assert time.monotonic() - begun < 1.0  # not the two seconds that a lock is waited for
+        assert shard.full is True  # the checkpointer sees to it
+        reader.execute("ROLLBACK")
+    assert shard.load(PATH) == Stored(b"3" * 8, b"third")
+
+
 def test_a_log_that_met_a_full_disk_is_cut(shard, folder):
     checkpointer = Checkpointer([shard], folder / "checkpoint.lock", every_s=0.002)
     assert shard.save(PATH, None, b"1" * 8, b"first") is True
