@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter
 
 from service.core.many.answers import Answers
@@ -27,23 +29,22 @@ _LEAST = 1e-120  # of what is divided by: a scale whose square is no number abov
 class LiveErrorSums:
     """A witness of predicts. Marks wait until the tally settles, to be added to the counters.
 
-    To the minute's sums of the version, if there are any to add to (`minutes`), they are added before those are
-    written, as (observations scored, squared error, naive squared error). Errors there are in units of each target's
-    scale, so that those of several targets can be added.
+    To the minute's sums of the version, if there are any to add to (`minutes`), they are added then, and before those
+    are written, as (observations scored, squared error, naive squared error). Errors there are in units of each
+    target's scale, so that those of several targets can be added.
     """
 
     def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
         labels = ["model", "version", "target"]
         self._counters = [Counter(name, said, labels, registry=registry) for name, said in COUNTERS]
-        self._waiting: deque[tuple[ModelSpec, tuple[float, ...]]] = deque()
-        self._by_time: deque[tuple[float, ModelSpec, tuple[float, ...]]] = deque()
+        self._waiting: deque[tuple[float, ModelSpec, tuple[float, ...]]] = deque()
         self._minutes: MinuteSums | None = None
         tally.settles(self.settle)
 
     def minutes(self, sums: MinuteSums) -> None:
         """Add to these minutes' sums from now on."""
         self._minutes = sums
-        sums.gathers.append(self._add_up)
+        sums.gathers.append(self.settle)
 
     def witness(self, key: ClientKey, request: PredictRequest, answer: Answer) -> None:
         """See Witness."""
@@ -55,42 +56,27 @@ class LiveErrorSums:
         self._add(answers.spec, tuple(answers.marks.sum(axis=0).tolist()))
 
     def _add(self, spec: ModelSpec, sums: tuple[float, ...]) -> None:
-        self._waiting.append((spec, sums))
-        if self._minutes is not None:
-            self._by_time.append((self._minutes.clock(), spec, sums))
+        self._waiting.append((0.0 if self._minutes is None else self._minutes.clock(), spec, sums))
 
     def settle(self) -> None:
-        """Add up what waits."""
-        totals: dict[int, list[float]] = {}
-        specs: dict[int, ModelSpec] = {}
-        for spec, sums in drained(self._waiting):
-            specs[id(spec)] = spec
-            total = totals.setdefault(id(spec), [0.0] * len(sums))
-            for i, amount in enumerate(sums):
-                total[i] += amount
-        for known, spec in specs.items():
-            self._count(spec, totals[known])
+        """Add up what waits, a version's marks of a minute at once: beside requests there is little time for it."""
+        groups: dict[tuple[int, int], tuple[float, ModelSpec, list[tuple[float, ...]]]] = {}
+        minute_s = math.inf if self._minutes is None else self._minutes.minute_s
+        for moment, spec, sums in drained(self._waiting):
+            group = groups.setdefault((id(spec), math.floor(moment / minute_s)), (moment, spec, []))
+            group[2].append(sums)
+        for moment, spec, rows in groups.values():
+            total = np.array(rows).sum(axis=0).reshape(-1, MARKS)
+            self._count(spec, total.tolist())
+            if self._minutes is not None:
+                squares = [max(target.scale * target.scale, _LEAST) for target in spec.targets]
+                scaled = (total[:, 2:4] / np.array(squares)[:, None]).sum(axis=0)
+                values = float(total[:, 0].sum()), *scaled.tolist()
+                self._minutes.add_at(moment, spec.name, f"{SERIES}{spec.version}", values)
 
-    def _add_up(self) -> None:
-        """Hand over to the minutes what waits for them."""
-        if self._minutes is None:
-            return
-        for moment, spec, sums in drained(self._by_time):
-            scored = squared = naive_squared = 0.0
-            at = 0
-            for target in spec.targets:
-                square = max(target.scale * target.scale, _LEAST)
-                scored += sums[at]
-                squared += sums[at + 2] / square
-                naive_squared += sums[at + 3] / square
-                at += MARKS
-            values = scored, squared, naive_squared
-            self._minutes.add_at(moment, spec.name, f"{SERIES}{spec.version}", values)
-
-    def _count(self, spec: ModelSpec, total: list[float]) -> None:
+    def _count(self, spec: ModelSpec, total: list[list[float]]) -> None:
         for k, target in enumerate(spec.targets):
-            marks = total[k * MARKS : (k + 1) * MARKS]
             if spec.observed[k] < 0:
                 continue
-            for counter, amount in zip(self._counters, marks, strict=True):
+            for counter, amount in zip(self._counters, total[k], strict=True):
                 counter.labels(spec.name, spec.version, target.name).inc(amount)

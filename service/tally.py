@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 from prometheus_client import Counter, Histogram
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class TalliedHistogram:
 
     def __init__(self, child: Histogram) -> None:
         self._child = child
-        self._bounds: list[float] = list(child._upper_bounds)
+        self._bounds = np.array(child._upper_bounds, np.float64)
         self._pending: deque[float] = deque()
         self.observe = self._pending.append  # a value, at the next settling
         self._many: deque[tuple[float, int]] = deque()
@@ -64,13 +65,11 @@ class TalliedHistogram:
         values, many = drained(self._pending), drained(self._many)
         if not values and not many:
             return
-        counts = [0] * len(self._bounds)
-        for value in values:
-            counts[bisect_left(self._bounds, value)] += 1
+        counts = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._bounds))
         for value, times in many:
             counts[bisect_left(self._bounds, value)] += times
         self._child._sum.inc(sum(values) + sum(value * times for value, times in many))
-        for bucket, count in zip(self._child._buckets, counts, strict=True):
+        for bucket, count in zip(self._child._buckets, counts.tolist(), strict=True):
             if count:
                 bucket.inc(count)
 

@@ -45,6 +45,8 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername") or ("", 0)
         server = transport.get_extra_info("sockname") or ("", 0)
         scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        if scheme == "http":  # else answers wait for those to others that have asked meanwhile
+            self._transport.set_write_buffer_limits(0)
         named = (pair if isinstance(pair, tuple) else ("", 0) for pair in (server, peer))
         self._reader = Reader(self._house, base_environ(scheme, *named), self)
         self._house.enter(self)

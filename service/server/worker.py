@@ -23,7 +23,7 @@ log = logging.getLogger("recurve.server")
 
 LOOK_S = 0.25  # between looks at the connections' deadlines
 HEAD_BYTES = 64 * 1024  # of all header lines together
-SWITCH_S = 0.001  # a thread keeps the interpreter lock from the loop no longer; usually 5 ms
+SWITCH_S = 0.0001  # a thread keeps the interpreter lock from the loop no longer; usually 5 ms
 PAUSE_S = 0.5  # without accepting, when the process has no room for one more
 
 

@@ -20,6 +20,7 @@ SHARDS = 8
 SETTINGS = "store.json"
 _FORMAT = {"format": 1, "shards": SHARDS, "hash": "blake2b-64"}
 SCHEMA = 1
+PAGE_BYTES = 4096  # what a save writes at the least: the record of a model of 128 units fits in
 
 
 def shard_of(path: str) -> int:
@@ -67,7 +68,7 @@ def _create(folder: Path) -> None:
         connection = sqlite3.connect(shard_file(folder, number), isolation_level=None)
         try:
             connection.execute("PRAGMA synchronous=OFF")  # each file is synced below, once
-            connection.execute("PRAGMA page_size=8192")
+            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS records (key TEXT NOT NULL UNIQUE, nonce BLOB, blob BLOB)")
             connection.execute(f"PRAGMA user_version={SCHEMA}")

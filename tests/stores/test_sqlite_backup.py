@@ -18,7 +18,7 @@ from service.core.types import ClientKey
 from service.moving.transfer import slices
 from service.stores import open_store
 from service.stores.sqlite_backup import REPORT, BackupFailed, back_up
-from service.stores.sqlite_folder import SETTINGS, SHARDS, shard_file
+from service.stores.sqlite_folder import PAGE_BYTES, SETTINGS, SHARDS, shard_file
 from tests.held.process import held, stop
 from tests.serving import wait_until
 
@@ -182,8 +182,8 @@ def test_a_damaged_store_makes_no_backup(tmp_path):
     fill(tmp_path / "state", 400)
     file = shard_file(tmp_path / "state", 3)
     with file.open("r+b") as damaged:
-        damaged.seek(2 * 8192)
-        damaged.write(os.urandom(file.stat().st_size - 3 * 8192))
+        damaged.seek(2 * PAGE_BYTES)
+        damaged.write(os.urandom(file.stat().st_size - 3 * PAGE_BYTES))
     with pytest.raises(BackupFailed, match=r"shard-3|malformed"):
         back_up(tmp_path / "state", tmp_path / "copy", NOW)
     assert not (tmp_path / "copy").exists()

@@ -18,7 +18,7 @@ from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.sqlite import SYNCHRONOUS, SqliteStore
 from service.stores.sqlite_checkpoint import Checkpointer
-from service.stores.sqlite_folder import SHARDS, lock_file, prepare, shard_file
+from service.stores.sqlite_folder import PAGE_BYTES, SHARDS, lock_file, prepare, shard_file
 from service.stores.sqlite_log import Log
 from service.stores.sqlite_shard import Shard
 from service.stores.sqlite_turn import Turn
@@ -288,7 +288,7 @@ def test_durability_names_how_often_the_disk_is_waited_for(folder):
             assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
-            assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
+            assert connection.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)
     store = SqliteStore(folder, "power")
     assert store.save(KEY, None, b"1" * 8, b"first") is True
     assert store.load(KEY) == Stored(b"1" * 8, b"first")
