@@ -47,6 +47,9 @@ class Nowhere(asyncio.Transport):
         """Nothing waits here."""
         return 0
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing waits here."""
+
     def close(self) -> None:
         """A connection that closes has refused something."""
         raise BenchmarkFailed(f"the service closed the connection: {self.last!r}")

@@ -45,7 +45,8 @@ class Exchange:
         self.complete = False  # all of it has arrived
         self.handed = False  # it is with the application, or answered
         self.inlet: Inlet | None = None  # where its body goes that may be of any length, while it is wanted
-        self._body = bytearray()  # not a list: what comes in pieces of two bytes would take twenty times as much
+        # not a list: what comes in pieces of two bytes would take twenty times as much
+        self._body: bytes | bytearray = bytearray()
 
     def add_header(self, name: bytes, value: bytes) -> int:
         """A header line; how many there are now. A name with an underscore would pass for another, and is dropped."""
@@ -81,6 +82,12 @@ class Exchange:
             self._body += piece
             self.size += len(piece)
             self.over = self.size > self.limit
+
+    def be_whole(self, path: bytes, body: bytes, limit: int) -> None:
+        """All of it at once, its headers being in the environ: a POST to `path`, which has no query and no escapes."""
+        environ = self.environ
+        environ["RAW_URI"] = environ["PATH_INFO"] = path.decode("latin-1")
+        self.url, self._body, self.size, self.limit, self.complete = path, body, len(body), limit, True
 
     def give_environ(self) -> Environ:
         """The environ with its body, to call the application with; a second time as well."""
@@ -140,9 +147,9 @@ def answer(app: App, exchange: Exchange, close: bool) -> tuple[bytes, bool]:
 
 def encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], body: bytes, close: bool) -> bytes:
     """A whole answer as it goes over the wire."""
-    head = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    head = "".join(map("%s: %s\r\n".__mod__, headers))
     bodiless = status.startswith(("1", "204", "304")) or exchange.environ["REQUEST_METHOD"] == "HEAD"
-    if not bodiless and "content-length" not in [name.lower() for name, _ in headers]:
+    if not bodiless and not _tells_length(headers):
         head += f"Content-Length: {len(body)}\r\n"
     if close:
         head += "Connection: close\r\n"
@@ -150,6 +157,10 @@ def encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], bod
         head += "Connection: keep-alive\r\n"
     whole = f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {http_date()}\r\n{head}\r\n".encode("latin-1")
     return whole if bodiless else whole + body
+
+
+def _tells_length(headers: list[tuple[str, str]]) -> bool:
+    return "Content-Length" in dict(headers) or "content-length" in [name.lower() for name, _ in headers]
 
 
 _today: tuple[float, str] = (0.0, "")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from service.core.patience import WouldWait, hurried
 from service.server.exchange import App, Environ, Exchange, answer
+from service.server.heads import Heads
 from service.server.inlet import Inlet
 from service.server.stream import Done, Peer, Stream
 
@@ -70,6 +71,7 @@ class House:
         self._is_short = is_short
         self._held = 0
         self.bounds = bounds
+        self.heads = Heads()
         self.body_limit = body_limit
         self.is_stream = is_stream
         self.now = loop.time

@@ -44,6 +44,9 @@ class Reader:
         self._parser = httptools.HttpRequestParser(self)
         self._idle_bytes = 0  # in a row, that brought neither a request's beginning nor anything of its body
         self._drained = 0
+        self._messages = 0  # that began in the bytes of one `feed`
+        self._whole: Exchange | None = None  # the last that ended in them
+        self._ended = False  # a request said that it is the last
         self.arriving: Exchange | None = None  # its head or body is still being read
         self.in_head = False
         self.refusal: Refusal | None = None
@@ -51,7 +54,15 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Some bytes, whatever they are."""
+        between = self.arriving is None and not self._idle_bytes and not self._ended
+        if between:
+            exchange = self._house.heads.exchange(data, self._base, self._house.bounds.line_bytes)
+            if exchange is not None:
+                self._house.hold(exchange.size, exchange.size)
+                self._hand_over(exchange)
+                return
         self._idle_bytes += len(data)
+        self._messages = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # answered as if it had not asked; what follows can't be told from it
@@ -61,6 +72,9 @@ class Reader:
             self.refuse(refusal.FAILED)
         except httptools.HttpParserError as error:
             self.refuse(refusal.unreadable(str(error)))
+        if between and self._messages == 1 and self._whole is not None and not self.deaf:
+            self._house.heads.learn(data, self._whole, self._base)
+        self._whole = None
         if self._idle_bytes > self._house.bounds.head_bytes:  # trailers and chunk extensions can be long, too
             self.refuse(refusal.LONG_HEAD)
 
@@ -82,6 +96,7 @@ class Reader:
     def on_message_begin(self) -> None:
         """See httptools."""
         self.arriving = Exchange(self._base)
+        self._messages += 1
         self.in_head, self._idle_bytes, self._drained = True, 0, 0
 
     def on_url(self, piece: bytes) -> None:
@@ -125,6 +140,7 @@ class Reader:
         except httptools.HttpParserInvalidURLError as error:
             self.refuse(refusal.unreadable(str(error)))
             return
+        self._ended = not exchange.keep_alive
         if self._house.is_stream(environ):
             exchange.inlet, exchange.over = Inlet(), False
         if exchange.over:
@@ -168,6 +184,7 @@ class Reader:
         elif exchange.handed:
             self._listener.through(exchange)
         elif self.refusal is None:
+            self._whole = exchange
             self._hand_over(exchange)
         else:
             self._house.release(exchange.size)
