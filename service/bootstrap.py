@@ -21,6 +21,7 @@ from service.core.mover import Mover
 from service.core.pinning import Pinner
 from service.core.ports import Clock, Engine, Scans, StateStore, Witness, WitnessesMany
 from service.core.predictor import Limits
+from service.core.recent import Recent
 from service.core.registry import Registry
 from service.core.sweep import Sweep
 from service.core.types import ModelSpec
@@ -110,19 +111,20 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         settings.max_items,
         bulk_at_once=1 if is_local(settings.state_url) else settings.threads,
     )
-    locks, capacity = StripedLocks(), Capacity(store, limits.max_clients, clock)
+    locks, capacity, recent = StripedLocks(), Capacity(store, limits.max_clients, clock), Recent()
     served_now = ServedNow(registry, store, TENANT, loader.problems)
     observed = _observation_log(settings, clock, metrics)
     witnesses: list[Witness] = [metrics.live, PairedSums(sums), *(() if observed is None else (observed,))]
     told_many: list[WitnessesMany] = [metrics.sessions, metrics.live, *(() if observed is None else (observed,))]
     labels = RepositoryLabels(repository, loader)
     predictor = CountedPredictor(
-        metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity, witnesses=witnesses
-    )
+        metrics.sessions, registry, store, clock, limits, locks=locks, capacity=capacity, witnesses=witnesses,
+        recent=recent,
+    )  # fmt: skip
     app = create_app(
         Collaborators(
             predictor=predictor,
-            together=Together(predictor, registry, store, clock, limits, witnesses=told_many),
+            together=Together(predictor, registry, store, clock, limits, witnesses=told_many, recent=recent),
             mover=Mover(registry, store, locks, capacity, clock, limits),
             pinner=Pinner(registry, store, locks, clock, limits),
             labels=labels,

@@ -56,7 +56,7 @@ class Predictor:
     """Steps clients' states, one observation at a time or several, exactly once each.
 
     Safe from any thread and, over a shared store, from any process. Every refusal is a RecurveError and leaves
-    the client's record as it was. `locks` and `capacity` are shared with whoever else writes in this process;
+    the client's record as it was. `locks`, `capacity` and `recent` are shared with whoever else writes in this process;
     `witnesses` are told of every predict that was absorbed.
     """
 
@@ -70,6 +70,7 @@ class Predictor:
         locks: StripedLocks | None = None,
         capacity: Capacity | None = None,
         witnesses: Sequence[Witness] = (),
+        recent: Recent | None = None,
     ) -> None:
         self.registry = registry
         self._store = store
@@ -79,7 +80,7 @@ class Predictor:
         self._locks = StripedLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
-        self._recent = Recent()
+        self._recent = Recent() if recent is None else recent
         self._carriers: dict[str, tuple[ServedModel, Carrier | None]] = {}
         self._long_one = threading.Lock()
 

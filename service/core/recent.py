@@ -8,6 +8,7 @@ stored. So what is remembered saves a load, and decides nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 from service.core.ports import Stored
@@ -37,22 +38,24 @@ class Recent:
                 self._bytes -= len(stored.blob) + ENTRY_BYTES
             return stored
 
+    def take_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """`take` of each."""
+        with self._lock:
+            pop = self._kept.pop
+            found = [pop(key, None) for key in keys]
+            self._bytes -= sum([len(stored[1]) + ENTRY_BYTES for stored in found if stored is not None])
+            return found
+
     def keep(self, key: ClientKey, stored: Stored) -> None:
         """Remember what was saved just now."""
         with self._lock:
-            if key in self._shared:
-                left = self._shared.pop(key)
-                if left > 1:
-                    self._shared[key] = left - 1
-                return
-            before = self._kept.pop(key, None)
-            if before is not None:
-                self._bytes -= len(before.blob) + ENTRY_BYTES
-            self._kept[key] = stored
-            self._bytes += len(stored.blob) + ENTRY_BYTES
-            while self._bytes > self._most_bytes:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= len(oldest.blob) + ENTRY_BYTES
+            self._keep(key, stored)
+
+    def keep_many(self, saved: Iterable[tuple[ClientKey, Stored]]) -> None:
+        """`keep` of each."""
+        with self._lock:
+            for key, stored in saved:
+                self._keep(key, stored)
 
     def overtaken(self, key: ClientKey) -> None:
         """Others have written the client's record: its next steps load it, rather than be taken twice."""
@@ -60,3 +63,18 @@ class Recent:
             if len(self._shared) >= _MOST_SHARED:
                 self._shared.clear()
             self._shared[key] = APART
+
+    def _keep(self, key: ClientKey, stored: Stored) -> None:
+        if key in self._shared:
+            left = self._shared.pop(key)
+            if left > 1:
+                self._shared[key] = left - 1
+            return
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._bytes -= len(before.blob) + ENTRY_BYTES
+        self._kept[key] = stored
+        self._bytes += len(stored.blob) + ENTRY_BYTES
+        while self._bytes > self._most_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest.blob) + ENTRY_BYTES

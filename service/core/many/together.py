@@ -24,6 +24,7 @@ from service.core.many.turns import Turns
 from service.core.patience import give_way
 from service.core.ports import Clock, Save, SavesMany, StateStore, Stored, WitnessesMany
 from service.core.predictor import Limits, Predictor
+from service.core.recent import Recent
 from service.core.registry import Registry, ServedModel
 from service.core.requests import Answer, PredictRequest
 from service.core.types import ClientKey, ModelSpec
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 Outcome = Answer | Exception
 
-_SAVE = partial(tuple.__new__, Save)  # of its four parts: a named tuple's own constructor is three times as slow
+# of their parts: a named tuple's own constructor is three times as slow
+_SAVE, _STORED = partial(tuple.__new__, Save), partial(tuple.__new__, Stored)
 
 
 class One(NamedTuple):
@@ -67,6 +69,7 @@ class Together:
         limits: Limits | None = None,
         *,
         witnesses: Sequence[WitnessesMany] = (),
+        recent: Recent | None = None,
     ) -> None:
         self._predictor = predictor
         self._registry = registry
@@ -75,6 +78,7 @@ class Together:
         self._clock = clock
         self._limits = limits if limits is not None else Limits()
         self._witnesses = tuple(witnesses)
+        self._recent = Recent() if recent is None else recent
         self._turns = Turns()
         self._random = Random(secrets.randbits(256))
         self._carriers: dict[str, tuple[ServedModel, ManyCarrier | None]] = {}
@@ -124,7 +128,7 @@ class Together:
     ) -> NDArray[np.intp]:  # fmt: skip
         """Load, step and save; which of `asked` have their outcome now."""
         try:
-            loaded = store.load_many(asked.keys)
+            loaded = self._load(store, asked.keys)
         except StoreUnavailable:
             return np.empty(0, np.intp)  # one by one it may do for some
         stored = [each for each in loaded if each is not None]
@@ -147,6 +151,23 @@ class Together:
             settled += [of_these[won], of_these[np.array(list(doubtful), np.intp)]]
         return np.concatenate(settled) if settled else np.empty(0, np.intp)
 
+    def _load(self, store: SavesMany, keys: Sequence[ClientKey]) -> list[Stored | None]:
+        """The client's records, from the store where this process did not save them last."""
+        found = self._recent.take_many(keys)
+        if None in found:
+            missing = [place for place, stored in enumerate(found) if stored is None]
+            for place, stored in zip(missing, store.load_many([keys[place] for place in missing]), strict=True):
+                found[place] = stored
+        return found
+
+    def _remember(self, saves: Sequence[Save], won: Places) -> None:
+        """Records that are stored now; who is not among them has been overtaken."""
+        saved = [saves[place] for place in won.tolist()]
+        self._recent.keep_many((key, _STORED((new, bytes(blob)))) for key, _, new, blob in saved)
+        if len(saved) < len(saves):
+            for place in set(range(len(saves))).difference(won.tolist()):
+                self._recent.overtaken(saves[place].key)
+
     def _save(
         self, store: SavesMany, carried: Carried, stored: Sequence[Stored], trying: _Trying
     ) -> tuple[Places, dict[int, StoreUnavailable]]:
@@ -157,7 +178,9 @@ class Together:
         new = [nonces[at : at + 8] for at in range(0, 8 * n, 8)]
         saves = list(map(_SAVE, zip(keys, old, new, carried.blobs, strict=True)))
         try:
-            return np.flatnonzero(store.save_many(saves)), {}
+            won = np.flatnonzero(store.save_many(saves))
+            self._remember(saves, won)
+            return won, {}
         except StoreUnavailable as error:
             trying.met(error)
             return self._save_again(saves, trying)

@@ -13,7 +13,7 @@ from service.core.errors import RecurveError, StoreUnavailable
 from service.core.many.asked import Asked
 from service.core.many.layout import HEAD
 from service.core.many.together import One, Together
-from service.core.predictor import Limits
+from service.core.predictor import Limits, Predictor
 from service.core.record import HEADER
 from service.core.registry import Served, ServedModel
 from service.core.requests import Answer, PredictRequest
@@ -54,7 +54,8 @@ class Counter:
         self.desk = Desk(spec, limits)
         self.desk.predictor._witnesses = (self.heard,)
         desk = self.desk
-        self.together = Together(desk.predictor, desk.registry, desk.store, desk.clock, limits, witnesses=(self.heard,))
+        told = {"witnesses": (self.heard,), "recent": desk.predictor._recent}  # one memory for both, as in a process
+        self.together = Together(desk.predictor, desk.registry, desk.store, desk.clock, limits, **told)
 
     def key(self, client):
         return ClientKey("default", self.desk.spec.name, client)
@@ -376,6 +377,29 @@ class Failing:
         if self.down:
             raise StoreUnavailable("the disk is gone")
         return self.store.save(*save)
+
+
+def test_clients_whose_records_this_process_saved_last_are_not_loaded_and_others_are():
+    alone, crowd = pair("plain", Limits(adaptive_intervals=True))
+    loaded, load_many = [], crowd.desk.store.load_many
+    crowd.desk.store.load_many = lambda keys: loaded.extend(key.client for key in keys) or load_many(keys)
+    for counter in (alone, crowd):
+        counter.one_by_one(usual(counter))  # begins them
+    rival = Predictor(crowd.desk.registry, crowd.desk.store, crowd.desk.clock, Limits(adaptive_intervals=True))
+    for step in (2.0, 3.0, 4.0, 5.0):
+        expected = alone.one_by_one(usual(alone, step))
+        if step == 4.0:  # another process was there in between
+            alone.one_by_one(usual(alone, step)[:1])
+            rival.predict(crowd.key(NAMES[0]), usual(crowd, step)[0][1])
+        loaded.clear()
+        found, _ = crowd.at_once(usual(crowd, step))
+        if step == 4.0:
+            expected[0] = alone.one_by_one(usual(alone, step)[:1])[0]
+        assert [said(one) for one in found[1:]] == [said(one) for one in expected[1:]]
+        if step > 2.0:
+            assert set(loaded) <= {NAMES[0]}
+    assert loaded == [NAMES[0]]  # overtaken: it is loaded for a while
+    assert crowd.records().keys() == alone.records().keys()
 
 
 @pytest.mark.parametrize("down", [False, True])
