@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -59,7 +61,7 @@ def serve() -> None:
     )
     server.on_startup(lambda: _before_workers(settings))
     try:
-        server.serve(target_loader=application, wrap_loader=False)
+        server.serve(target_loader=partial(application, os.getpid()), wrap_loader=False)
     except SystemExit:
         if not server.interrupt_signal:  # else its workers were asked to end as well, as by Ctrl-C, which it finds odd
             raise
@@ -67,11 +69,13 @@ def serve() -> None:
         master.drop_metrics()
 
 
-def application() -> App:
-    """In a worker, before it opens the port: the service's application, built here, and what goes with it."""
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())  # granian listens for signals only when this is done
-    watched = (os.getppid(), asked, read_settings().graceful_timeout_s)
+def application(parent: int) -> App:
+    """In a worker of the master `parent`, before it opens the port: the application, and what goes with it."""
+    asked = threading.Event()  # to end: granian listens for signals only when this is done
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    if getattr(getattr(before, "__self__", None), "interrupt_signal", False):
+        asked.set()  # since the fork it took signals as the master does
+    watched = (parent, asked, read_settings().graceful_timeout_s)
     threading.Thread(target=_watch, args=watched, name="recurve-watch", daemon=True).start()
     from service.metrics import forget_process
     from service.wsgi import application as built
@@ -133,7 +137,8 @@ def _forget_the_dead(forget: Callable[[int], None]) -> None:
     for name in os.listdir(os.environ[METRICS_DIR]):
         found = re.fullmatch(r".*_(\d+)\.db", name)
         if found is not None and not _lives(int(found[1])):
-            forget(int(found[1]))
+            with suppress(FileNotFoundError):  # another that starts now was faster
+                forget(int(found[1]))
 
 
 def _lives(pid: int) -> bool:

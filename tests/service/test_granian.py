@@ -140,13 +140,14 @@ def test_after_kill_9_of_everything_the_next_answer_continues(tiny_repository, t
     assert {answer["state"]["status"] for answer in after} == {"carried"}
 
 
-def test_sigterm_lets_a_request_under_way_end_and_leaves_no_metrics(tiny_repository, tmp_path):
+def test_sigterm_lets_a_request_under_way_end_and_closes_all(tiny_repository, tmp_path):
     rest = b'{"observation": 20.0}'
     state = f"sqlite:///{tmp_path / 'state'}"
     with running_service(tiny_repository, state, workers=1, server="granian") as service, requests.Session() as idle:
         assert idle.get(f"{service.url}/livez", timeout=30).status_code == 200  # and it stays open
         folder = metrics_folder(service)
         assert list(folder.glob("*.db"))
+        assert list((tmp_path / "state").glob("*-wal"))
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(rest)}\r\n\r\n"
             connection.sendall(head.encode() + rest[:5])
@@ -162,6 +163,17 @@ def test_sigterm_lets_a_request_under_way_end_and_leaves_no_metrics(tiny_reposit
         assert b'"step":1' in answer
         assert service.process.wait(BOUND_S) == 0
         assert not folder.exists()
+        assert not list((tmp_path / "state").glob("*-wal")), "the store was closed"
+
+
+def test_a_worker_asked_to_end_while_it_starts_does(tiny_repository, tmp_path, begin):
+    options = ["--server", "granian", "--workers", "4", "--port", str(free_port()), "--graceful-timeout-s", "600"]
+    options += ["--models-dir", str(tiny_repository), "--state-url", f"sqlite:///{tmp_path / 'state'}"]
+    with (tmp_path / "log").open("wb") as log:
+        process = begin([sys.executable, "-m", "service", *options], stdout=log, stderr=log, start_new_session=True)
+    wait_until(lambda: b"Spawning worker-4" in (tmp_path / "log").read_bytes(), BOUND_S, "the last worker")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(BOUND_S) == 0
 
 
 def is_read_up(connection):
