@@ -97,7 +97,7 @@ instructions: $(VENV)/.dev ## count a predict's machine instructions, which no b
 	@$(PY) -m benchmarks.instructions $(ARGS)
 
 lock: $(VENV)/.dev ## pin the requirements anew, hashes included (ARGS=--upgrade moves them)
-	@for part in service training service-tensorflow dev; do
+	@for part in service training service-tensorflow granian dev; do
 	  echo "==> requirements/$$part.txt"
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-header --no-annotate $(ARGS) requirements/$$part.in --output-file requirements/$$part.txt

@@ -1,7 +1,8 @@
 """`make bench`: everything in one run, so that the figures may be compared with each other.
 
-The empty endpoint and our service, with one worker and with two, run side by side and are asked in turn, round after
-round; a figure is the median of its rounds. The load generator shares the machine with them, as in the reference.
+The empty endpoint and our service, with one worker, with two, and with one under granian where that is installed, run
+side by side and are asked in turn, round after round; a figure is the median of its rounds. The load generator shares
+the machine with them, as in the reference.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.servers import (
     Server,
     empty_endpoint,
     free_port,
+    has_granian,
     has_tensorflow,
     resident_mb,
     running,
@@ -37,7 +39,7 @@ from benchmarks.servers import (
 )
 from benchmarks.store import measure as measure_store
 from benchmarks.table import show
-from benchmarks.wanted import verdicts
+from benchmarks.wanted import GRANIAN, ONE, TWO, verdicts
 
 REFERENCE = "empty"
 CONNECTIONS = (1, 8, 64)
@@ -57,7 +59,7 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Pa
     try:
         find_wrk()
         with tempfile.TemporaryDirectory(prefix="recurve-bench-") as scratch, _progress(console) as progress:
-            total = STARTS + len(CONNECTIONS) * 3 * rounds + 2 * min(rounds, PART_ROUNDS) + 7
+            total = STARTS + len(CONNECTIONS) * (3 + has_granian()) * rounds + 2 * min(rounds, PART_ROUNDS) + 7
             task = progress.add_task("a bundle to measure", total=total)
 
             def say(what: str) -> None:
@@ -87,12 +89,14 @@ def measure_all(models: Path, scratch: Path, seconds: int, rounds: int, say: Cal
     seen["ready_s"] = median(starts)
     with ExitStack() as stack:
 
-        def start(name: str, workers: int) -> Server:
+        def start(name: str, workers: int, kind: str = "gunicorn") -> Server:
             port, log = free_port(), scratch / f"{name}.log"
-            command = empty_endpoint(port) if name == REFERENCE else service(port, workers, two, scratch / name)
+            command = empty_endpoint(port) if name == REFERENCE else service(port, workers, two, scratch / name, kind)
             return stack.enter_context(running(command, port, "/" if name == REFERENCE else "/readyz", log))
 
-        servers = {REFERENCE: start(REFERENCE, 1), "one worker": start("one", 1), "two workers": start("two", 2)}
+        servers = {REFERENCE: start(REFERENCE, 1), ONE: start("one", 1), TWO: start("two", 2)}
+        if has_granian():
+            servers[GRANIAN] = start("granian", 1, "granian")
         seen["load"] = press_in_turn(servers, seconds, rounds, say)
         seen["workers"] = {
             name: [{"resident_mb": resident_mb(pid), "tensorflow": has_tensorflow(pid)} for pid in server.workers()]

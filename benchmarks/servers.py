@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.load import BenchmarkFailed
@@ -45,13 +46,18 @@ def empty_endpoint(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def service(port: int, workers: int, models: Path, state: Path | str) -> list[str]:
+def service(port: int, workers: int, models: Path, state: Path | str, server: str = "gunicorn") -> list[str]:
     """The command of our service over a sqlite store in the folder `state`, or over the store of that URL."""
     url = state if isinstance(state, str) else f"sqlite:///{state}"
     return [
         sys.executable, "-m", "service", "--port", str(port), "--workers", str(workers), "--models-dir", str(models),
-        "--state-url", url, "--log-level", "warning",
+        "--state-url", url, "--log-level", "warning", "--server", server,
     ]  # fmt: skip
+
+
+def has_granian() -> bool:
+    """Whether the service can be served by granian here."""
+    return find_spec("granian") is not None
 
 
 def free_port() -> int:

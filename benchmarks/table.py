@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bulk
-from benchmarks.wanted import amount
+from benchmarks.wanted import GRANIAN, amount
 
 BUSY = 0.5  # a load average before the run above which its figures say little
 
@@ -23,6 +23,8 @@ def show(console: Console, seen: dict[str, Any]) -> None:
     if machine["load_before"] > BUSY:
         console.print(f"[yellow]The machine was busy (load {machine['load_before']}): measure again on a quiet one.")
     console.print(_requests(seen["load"]))
+    if GRANIAN not in seen["load"]:
+        console.print("granian is not installed here, and so was not measured (requirements/granian.txt)")
     console.print(_processes(seen))
     console.print(_parts(seen))
     bulk.show(console, seen["bulk"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -42,7 +43,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 @_options
 @click.pass_context
 def main(context: click.Context, /, **options: Any) -> None:
-    """Serve the models of a model repository over HTTP, with gunicorn. Another COMMAND does something else.
+    """Serve the models of a model repository over HTTP, with gunicorn or granian. Another COMMAND does something else.
 
     Every option can be given as the environment variable named with it as well; the command line wins. The
     administrator's secret, RECURVE_ADMIN_TOKEN, has no option.
@@ -68,10 +69,19 @@ def _serve(options: dict[str, Any]) -> None:
         settings = read_settings(**options)
     except SettingsInvalid as error:
         raise click.UsageError(str(error)) from error
-    os.environ.update(settings.environment())  # where gunicorn.conf.py, the workers and a successor find them
-    from service.server.start import serve
+    if settings.server == "granian" and find_spec("granian") is None:
+        raise click.UsageError(
+            "granian is not installed; it comes with: pip install --require-hashes -r requirements/granian.txt"
+        )
+    os.environ.update(settings.environment())  # where the master, the workers and a successor find them
+    if settings.server == "granian":
+        from service.server import granian
 
-    serve()
+        granian.serve()
+    else:
+        from service.server.start import serve
+
+        serve()
 
 
 if __name__ == "__main__":

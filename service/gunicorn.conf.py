@@ -7,15 +7,13 @@ Nothing of the service is built in the master: stores and engines are opened by 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import sys
-import tempfile
-from typing import Any, NoReturn
+from typing import Any
 
 from service.banner import banner
 from service.logs import log_config
-from service.settings import METRICS_DIR, SettingsInvalid, read_settings
+from service.server import master
+from service.settings import SettingsInvalid, read_settings
 
 try:
     settings = read_settings()
@@ -36,24 +34,14 @@ control_socket_disable = True  # its file would need a writable home
 logconfig_dict = log_config(settings.log_level)
 loglevel = settings.log_level
 
-# prometheus_client looks for this when it is first imported, in the workers. A folder that the operator names is
-# used as it is; else each master has its own, also one that took over from another (SIGUSR2).
-_OURS = "recurve-metrics-"
-_MINE = f"{_OURS}{os.getpid()}-"
-_given = os.path.basename(os.environ.get(METRICS_DIR, _OURS))
-if _given.startswith(_OURS) and not _given.startswith(_MINE):
-    os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix=_MINE)
+master.name_metrics()
 
 
 def on_starting(server: Any) -> None:
     """Before the socket is opened: fresh metrics; a clear word where another process has the port."""
-    folder = os.environ[METRICS_DIR]
-    os.makedirs(folder, exist_ok=True)
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".db"):
-            os.unlink(entry.path)
+    master.clear_metrics()
     if "GUNICORN_FD" not in os.environ and "LISTEN_FDS" not in os.environ:  # else the socket is handed over
-        _refuse_a_taken_port()
+        master.refuse_a_taken_port(settings)
 
 
 def when_ready(server: Any) -> None:
@@ -65,7 +53,7 @@ def when_ready(server: Any) -> None:
 
     trouble = why_no_store(settings)
     if trouble is not None:
-        _give_up(trouble)
+        master.give_up(trouble)
     print(banner(settings), flush=True)
 
 
@@ -86,27 +74,4 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """The master ends."""
-    _drop_metrics()
-
-
-def _drop_metrics() -> None:
-    if os.path.basename(os.environ[METRICS_DIR]).startswith(_MINE):
-        shutil.rmtree(os.environ[METRICS_DIR], ignore_errors=True)
-
-
-def _refuse_a_taken_port() -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            _give_up(
-                f"can't listen on {settings.host}:{settings.port}: {error.strerror}. "
-                "Is another service running there? Choose another with --port or RECURVE_PORT."
-            )
-
-
-def _give_up(why: str) -> NoReturn:
-    _drop_metrics()
-    sys.exit(f"recurve: {why}")
+    master.drop_metrics()

@@ -8,6 +8,8 @@ from typing import Any
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
+_SERVERS = ("gunicorn.error", "gunicorn.access", "_granian")
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -30,13 +32,12 @@ class JsonLines(OrjsonFormatter):
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """A `logging.config.dictConfig` for the whole process, gunicorn's loggers included."""
-    through_root: dict[str, Any] = {"handlers": [], "propagate": True}
+    """A `logging.config.dictConfig` for the whole process, the servers' loggers included."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonLines}},
         "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
         "root": {"level": level.upper(), "handlers": ["lines"]},
-        "loggers": {"gunicorn.error": through_root, "gunicorn.access": through_root},
+        "loggers": {name: {"handlers": [], "propagate": True} for name in _SERVERS},
     }

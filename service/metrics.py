@@ -1,7 +1,7 @@
 """Prometheus metrics: ports are timed by wrapping them, requests by one hook; no metric has a client label.
 
 prometheus_client decides when it is imported whether values live in this process or in the files of
-PROMETHEUS_MULTIPROC_DIR, which gunicorn.conf.py sets before a worker starts. With files, any worker answers a
+PROMETHEUS_MULTIPROC_DIR, which the master sets before a worker starts. With files, any worker answers a
 scrape for all of them.
 """
 

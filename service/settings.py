@@ -34,6 +34,9 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(2, ge=1, le=256, description="Worker processes.")
     threads: int = Field(8, ge=1, le=256, description="Threads of each worker, for requests that take time.")
+    server: Literal["gunicorn", "granian"] = Field(
+        "gunicorn", description="What serves: gunicorn, or granian where it is installed: one request at a time."
+    )
     models_dir: Path = Field(Path("models/published"), description="The model repository to serve from.")
     state_url: str = Field(
         "sqlite:///var/state",
@@ -148,7 +151,7 @@ class Settings(BaseModel):
 def metrics_dir(environ: Mapping[str, str] | None = None) -> str | None:
     """Where the workers of one service put their metrics together, None for a process on its own.
 
-    gunicorn.conf.py sets it; the name is prometheus_client's, which reads it as well.
+    The master sets it; the name is prometheus_client's, which reads it as well.
     """
     return (os.environ if environ is None else environ).get(METRICS_DIR)
 

@@ -1,4 +1,4 @@
-"""What gunicorn loads in each worker: `service.wsgi:application()`."""
+"""What a server loads in each worker: `service.wsgi:application()`."""
 
 from __future__ import annotations
 

@@ -43,6 +43,12 @@ def a_run():
     return seen | {"wanted": wanted.verdicts(seen)}
 
 
+def shown(seen):
+    written = io.StringIO()
+    table.show(Console(file=written, width=160), seen)
+    return written.getvalue()
+
+
 def missed(seen):
     return [each["name"] for each in wanted.verdicts(seen) if each["verdict"] == "missed"]
 
@@ -51,6 +57,16 @@ def test_a_run_within_every_bound_has_reached_everything():
     seen = a_run()
     assert missed(seen) == []
     assert {each["verdict"] for each in seen["wanted"]} == {"reached"}
+
+
+def test_what_is_wanted_of_granian_counts_only_where_it_was_measured():
+    name, seen = f"{wanted.GRANIAN}, 8 connections, of empty", a_run()
+    assert name not in [each["name"] for each in seen["wanted"]]
+    assert "granian is not installed" in shown(seen)
+    for ratio, verdict in ((3.0, "reached"), (2.9, "missed")):
+        seen["load"][wanted.GRANIAN] = {8: LOAD | {"ratio": ratio}}
+        assert [each["verdict"] for each in wanted.verdicts(seen) if each["name"] == name] == [verdict]
+        assert "granian is not installed" not in shown(seen)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +103,7 @@ def test_a_page_and_a_table_tell_figure_bound_and_verdict():
     seen["wanted"] = wanted.verdicts(seen)
     row = "| bulk, one worker | 41,234 steps/s | at least 60,000 steps/s; aim 100,000 steps/s | missed |"
     assert row in page(seen)
-    written = io.StringIO()
-    table.show(Console(file=written, width=160), seen)
-    line = next(line for line in written.getvalue().splitlines() if "bulk, one worker" in line)
+    line = next(line for line in shown(seen).splitlines() if "bulk, one worker" in line)
     assert "41,234 steps/s" in line
     assert "missed" in line
 

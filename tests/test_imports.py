@@ -68,13 +68,21 @@ RULES: dict[str, set[str]] = {
         "gunicorn", "httptools", "uvloop",
         "service.core.patience", "service.logs", "service.server", "service.settings",
     },
+    "service/server/granian.py": {
+        "granian", "service.banner", "service.bootstrap", "service.logs", "service.metrics", "service.server",
+        "service.settings", "service.wsgi",
+    },
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
     "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
     "service/gunicorn.conf.py": {
         "service.banner", "service.bootstrap", "service.settings", "service.logs", "service.metrics",
+        "service.server.master",
     },
-    "service/__main__.py": {"click", "pydantic", "service.server.start", "service.settings", "service.state_commands"},
+    "service/__main__.py": {
+        "click", "pydantic", "service.server.granian", "service.server.start", "service.settings",
+        "service.state_commands",
+    },
     # Moving whole stores: the commands open them, what moves them is handed them.
     "service/state_commands.py": {"click", "service.core", "service.moving", "service.stores"},
     "service/moving": {"service.core", "service.moving"},

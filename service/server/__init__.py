@@ -1,1 +1,1 @@
-"""gunicorn as we run it: how it starts, its worker's event loop, connections, the call of the WSGI application."""
+"""The servers as we run them: gunicorn with an event loop and connections of our own, and granian."""
