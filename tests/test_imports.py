@@ -38,12 +38,12 @@ RULES: dict[str, set[str]] = {
     "service/drift/detector.py": {"river"},
     "service/drift/__main__.py": {"service.drift.detector"},
     "service/drift/metrics.py": {"prometheus_client"},
-    "service/live.py": {"prometheus_client", "service.core", "service.minutes", "service.tally"},
+    "service/live.py": {"numpy", "prometheus_client", "service.core", "service.minutes", "service.tally"},
     "service/sessions.py": {"prometheus_client", "service.core", "service.tally"},
     "service/logged.py": {"prometheus_client"},
     # What is observed, logged in the journals' format, which training reads.
     "service/observed": {"numpy", "service.core", "service.observed", "models.journal", "models.journals"},
-    "service/tally.py": {"prometheus_client"},
+    "service/tally.py": {"numpy", "prometheus_client"},
     "service/timing.py": {"service.core", "service.tally"},
     # A thread around the core's sweep.
     "service/looking.py": set(),
