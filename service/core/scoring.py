@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as th
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
 MOST_ANOMALY = 1e9
 _UNMARKED = (0.0,) * MARKS
+_NO_ENDS: tuple[Iterable[float], Iterable[float], float] = repeat(0.0), repeat(0.0), 0.0  # lower, upper, whether any
 
 
 def no_errors(targets: int) -> LiveErrors:
@@ -76,18 +78,20 @@ def score(
     Candès & Tibshirani 2023). Over any n observations the share of misses is within (d + STRETCH) / (STRETCH n) of
     1 - level, d the way that the logarithm went, whatever the errors do, as long as it stays within STRETCH_MOST.
 
-    One loop over plain numbers: for a handful of targets that is ten times as fast as small arrays.
+    One loop over plain numbers: for a handful of targets that is ten times as fast as small arrays. Of `live.sums` each
+    target takes the next four.
     """
-    old, weight = live.sums, live.weight
+    weight, old = live.weight, iter(live.sums)
     sums: list[float] = []
     marks: list[float] = []
     known, anomaly = live.scored >= ANOMALY_AFTER, []
     adapted, alpha = None if stretch is None or spec.level is None else list(stretch), 1.0 - (spec.level or 0.0)
-    bounded = 0.0 if ends is None else 1.0
-    at = 0
-    for k, ((feature, most, least), predicted) in enumerate(zip(spec.marked, points, strict=True)):
-        was_absolute, was_squared, was_naive, was_covered = old[at : at + LIVE_SUMS]
-        at += LIVE_SUMS
+    lowers, uppers, bounded = _NO_ENDS if ends is None else (ends[::2], ends[1::2], 1.0)
+    k = -1
+    for (feature, most, least), predicted, lower, upper, was_absolute, was_squared, was_naive, was_covered in zip(
+        spec.marked, points, lowers, uppers, old, old, old, old, strict=False
+    ):
+        k += 1
         if feature < 0:
             marks += _UNMARKED
             anomaly.append(math.nan)
@@ -101,8 +105,8 @@ def score(
             anomaly.append(ratio if ratio < MOST_ANOMALY else MOST_ANOMALY)
         absolute, step = absolute if absolute < most else most, step if step < most else most
         squared, naive_squared = absolute * absolute, step * step
-        if ends is not None:
-            if ends[2 * k] <= value <= ends[2 * k + 1]:
+        if bounded:
+            if lower <= value <= upper:
                 covered = 1.0
             if adapted is not None:
                 log = adapted[k] + STRETCH * (1.0 - covered - alpha)
