@@ -5,11 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate
-from operator import add
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +17,10 @@ from service.core.ports import Save, Stored
 from service.stores import sqlite_statements as sql
 from service.stores.sqlite_folder import connect, lock_file
 from service.stores.sqlite_room import Room
+from service.stores.sqlite_together import AT_ONCE, save_together
 from service.stores.sqlite_turn import SHORT_S, WAIT_S, Turn
 
 T = TypeVar("T")
-
-_AT_ONCE = 300  # records in one statement, three values each: every SQLite takes 999
 
 _STORED = partial(tuple.__new__, Stored)  # of a pair: a named tuple's own constructor is three times as slow
 
@@ -73,8 +70,8 @@ class Shard:
         """The record under each path."""
         found: dict[str, Stored] = {}
         try:
-            for start in range(0, len(paths), _AT_ONCE):
-                some = tuple(paths[start : start + _AT_ONCE])
+            for start in range(0, len(paths), AT_ONCE):
+                some = tuple(paths[start : start + AT_ONCE])
                 rows = self._read(sql.load_many(len(some)), some)
                 if rows:
                     keys, nonces, blobs = zip(*rows, strict=True)
@@ -89,42 +86,8 @@ class Shard:
         As with `save`, the nonces found after a failed commit decide; StoreUnavailable unless they are all there.
         """
         answers: list[bool] = []
-        fresh = [place for place, save in enumerate(saves) if save[1] is None]
-        known = [place for place, save in enumerate(saves) if save[1] is not None] if fresh else range(len(saves))
-
-        def all_at_once(connection: sqlite3.Connection) -> bool:
-            """As a rule all of them win: then one statement is enough."""
-            if fresh or not 0 < len(saves) <= _AT_ONCE:
-                return False
-            answers.extend([True] * len(saves))
-            try:
-                connection.execute(sql.swap_all(len(saves)), _values(paths, saves))
-            except sqlite3.OperationalError as error:
-                if sql.NOT_ALL not in str(error):
-                    raise
-                answers.clear()
-            return bool(answers)
-
-        def transaction(connection: sqlite3.Connection) -> None:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                answers.extend(_swapped(connection, [paths[at] for at in known], [saves[at] for at in known]))
-                for at in fresh:
-                    saving = sql.saving(paths[at], *saves[at][1:])
-                    answers.insert(at, connection.execute(*saving).rowcount == 1)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    with suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                raise
-
-        def change(connection: sqlite3.Connection) -> None:
-            if not all_at_once(connection):
-                transaction(connection)
-
         try:
-            self._change(change)
+            self._change(partial(save_together, paths=paths, saves=saves, answers=answers))
         except sqlite3.Error as error:
             won = {path: save[2] for path, save, answer in zip(paths, saves, answers, strict=False) if answer}
             if len(answers) < len(saves) or not self._has(won):
@@ -277,30 +240,6 @@ class Shard:
                 self._connection.close()
             self._connection = None
         self._turn.close()
-
-
-def _swapped(connection: sqlite3.Connection, paths: Sequence[str], saves: Sequence[Save]) -> Iterator[bool]:
-    """Replace records, in a transaction: which are stored now."""
-    for start in range(0, len(saves), _AT_ONCE):
-        some, of_them = paths[start : start + _AT_ONCE], saves[start : start + _AT_ONCE]
-        n = len(some)
-        if connection.execute(sql.swap_many(n), _values(some, of_them)).rowcount == n:
-            yield from [True] * n
-        else:
-            nonces = {path: nonce for path, nonce, _ in connection.execute(sql.load_many(n), some)}
-            yield from [nonces.get(path) == save[2] for path, save in zip(some, of_them, strict=True)]
-
-
-def _values(paths: Sequence[str], saves: Sequence[Save]) -> list[Any]:
-    """The values of `sql.swap_many`."""
-    _, old, new, blobs = zip(*saves, strict=True)
-    sizes = [len(blob) for blob in blobs]
-    values: list[Any] = [None] * (3 * len(saves) + 1)
-    values[0:-1:3] = paths
-    values[1:-1:3] = map(add, new, old)
-    values[2:-1:3] = [at << 24 | size for at, size in zip(accumulate(sizes, initial=2), sizes, strict=False)]
-    values[-1] = b"".join((b"\0", *blobs))  # never empty: that would be NULL
-    return values
 
 
 def _code(error: sqlite3.Error) -> int:
