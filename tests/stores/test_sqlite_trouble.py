@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import StoreUnavailable
+from service.core.patience import WouldWait, hurried
 from service.core.ports import Save, Stored
 from service.core.types import ClientKey
 from service.stores import open_store
@@ -367,6 +368,19 @@ def test_on_a_disk_that_was_full_a_writer_makes_room_before_it_takes_any(shard):
     long, shard.full = log_bytes(shard), True
     assert shard.save(PATH, None, b"1" * 8, blob) is True
     assert log_bytes(shard) < long / 4
+    assert shard.full is False
+
+
+def test_room_is_made_by_one_who_can_wait_for_the_disk(shard):
+    """A log may be of many megabytes: who serves everybody else meanwhile does not move it."""
+    for _ in range(20):
+        assert shard.save(secrets.token_hex(4), None, b"1" * 8, b"a record") is True
+    long, shard.full = log_bytes(shard), True
+    with hurried(), pytest.raises(WouldWait):
+        shard.save(PATH, None, b"1" * 8, b"first")
+    assert shard.load(PATH) is None
+    assert log_bytes(shard) == long
+    assert shard.save(PATH, None, b"1" * 8, b"first") is True
     assert shard.full is False
 
 
