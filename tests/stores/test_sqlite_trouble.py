@@ -182,6 +182,16 @@ def test_a_save_whose_reply_was_lost_and_that_can_not_be_read_back_is_in_doubt(l
     assert caught.value.extra == {"in_doubt": True}
 
 
+def test_a_save_to_a_file_that_does_not_open_is_not_in_doubt(store, folder):
+    """It was never begun, though it can't be read back either."""
+    for number in range(SHARDS):
+        shard_file(folder, number).unlink()
+    with pytest.raises(StoreUnavailable) as caught:
+        store.save(KEY, None, b"1" * 8, b"first")
+    assert "in_doubt" not in caught.value.extra
+
+
+
 def many(saves):
     """Saves as a shard takes them: their paths, and what else there is to say."""
     return [path for path, *_ in saves], [Save(None, *rest) for _, *rest in saves]
