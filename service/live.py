@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 
 import numpy as np
@@ -39,6 +40,7 @@ class LiveErrorSums:
         self._counters = [Counter(name, said, labels, registry=registry) for name, said in COUNTERS]
         self._waiting: deque[tuple[float, ModelSpec, tuple[float, ...]]] = deque()
         self._minutes: MinuteSums | None = None
+        self._settling = threading.Lock()  # the minutes' thread settles as well as the tally's
         tally.settles(self.settle)
 
     def minutes(self, sums: MinuteSums) -> None:
@@ -60,6 +62,10 @@ class LiveErrorSums:
 
     def settle(self) -> None:
         """Add up what waits, a version's marks of a minute at once: beside requests there is little time for it."""
+        with self._settling:
+            self._settle()
+
+    def _settle(self) -> None:
         groups: dict[tuple[int, int], tuple[float, ModelSpec, list[tuple[float, ...]]]] = {}
         minute_s = math.inf if self._minutes is None else self._minutes.minute_s
         for moment, spec, sums in drained(self._waiting):

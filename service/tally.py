@@ -143,5 +143,5 @@ class Tally:
 
 
 def drained(pending: deque[T]) -> list[T]:
-    """What waits in `pending`, taken out; what comes meanwhile stays for the next time."""
+    """What waits in `pending`, taken out by one thread at a time; what comes meanwhile stays for the next time."""
     return [pending.popleft() for _ in range(len(pending))]

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -46,7 +47,7 @@ def serve() -> None:
     master.refuse_a_taken_port(settings)  # each worker opens it for itself, and would share it with a stranger
     server = Granian(
         "service.wsgi",  # its name; what is loaded is `application`, below
-        address=settings.host,
+        address=_address(settings.host),
         port=settings.port,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
@@ -101,6 +102,12 @@ def _answering(app: App) -> App:
         return list(parts) if isinstance(parts, tuple) else parts  # a list goes out as it is, all else part by part
 
     return answer
+
+
+def _address(host: str) -> str:
+    """Where `host` is: granian knows no names."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return str(socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)[0][4][0])
 
 
 def _http1(settings: Settings) -> HTTP1Settings:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from service.settings import METRICS_DIR, Settings
 
 _OURS = "recurve-metrics-"
+_MINE = f"{_OURS}{os.getpid()}-"  # as it was named at first: a master that becomes a daemon has another id afterwards
 
 
 def name_metrics() -> None:
@@ -21,8 +22,8 @@ def name_metrics() -> None:
     another (SIGUSR2).
     """
     given = os.path.basename(os.environ.get(METRICS_DIR, _OURS))
-    if given.startswith(_OURS) and not given.startswith(_mine()):
-        os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix=_mine())
+    if given.startswith(_OURS) and not given.startswith(_MINE):
+        os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix=_MINE)
 
 
 def clear_metrics() -> None:
@@ -36,7 +37,7 @@ def clear_metrics() -> None:
 
 def drop_metrics() -> None:
     """Remove the folder, unless the operator named it."""
-    if os.path.basename(os.environ[METRICS_DIR]).startswith(_mine()):
+    if os.path.basename(os.environ[METRICS_DIR]).startswith(_MINE):
         shutil.rmtree(os.environ[METRICS_DIR], ignore_errors=True)
 
 
@@ -58,7 +59,3 @@ def give_up(why: str) -> NoReturn:
     """End before anything is served; `why` is a sentence for the operator."""
     drop_metrics()
     sys.exit(f"recurve: {why}")
-
-
-def _mine() -> str:
-    return f"{_OURS}{os.getpid()}-"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 import time
 
+from service.core.patience import give_way
+
 PAUSES = 4  # between two attempts passes this many times what the first one took
 
 
@@ -22,13 +24,15 @@ class Room:
     def make(self, connection: sqlite3.Connection) -> bool:
         """True if the log has been cut; False if readers keep it, with what is in it moved as far as they allow.
 
-        The driver's error if there is no room to move it into, at once where that was tried just before.
+        The driver's error if there is no room to move it into, at once where that was tried just before. Who is in a
+        hurry gives way to one that can wait for the disk.
         """
         begun = time.monotonic()
         if begun < self._next_attempt:
             if self._error is not None:
                 raise self._error.with_traceback(None)
             return False
+        give_way()
         self._error = None
         (wait_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
         connection.execute("PRAGMA busy_timeout=0")  # readers are not waited for in the turn

@@ -221,7 +221,11 @@ class Shard:
     def _open(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        self._connection = self.connect()
+        try:
+            self._connection = self.connect()
+        except sqlite3.Error as error:  # nothing was begun, so nothing is in doubt
+            self._failed(error)
+            raise _unavailable(error) from error
         return self._connection
 
     def _failed(self, error: sqlite3.Error) -> None:

@@ -127,6 +127,12 @@ def test_a_port_in_use_is_refused_in_words_and_not_shared(service, tmp_path, ser
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_listens_at_a_name(tiny_repository, tmp_path):
+    state = f"sqlite:///{tmp_path / 'state'}"
+    with running_service(tiny_repository, state, workers=1, server="granian", host="localhost") as service:
+        assert predict(service.url, "c", 20.0)["step"] == 1
+
+
 def test_after_kill_9_of_everything_the_next_answer_continues(tiny_repository, tmp_path):
     url, values = f"sqlite:///{tmp_path / 'state'}", [20.0 + i for i in range(12)]
     with running_service(tiny_repository, url, server="granian") as first:

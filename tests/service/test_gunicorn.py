@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 import requests
 
 from models.repository import Repository
-from tests.conftest import SINGLE, TRIPLE
-from tests.serving import ServiceFailed, running_service, wait_until
+from service.settings import METRICS_DIR
+from tests.conftest import ROOT, SINGLE, TRIPLE
+from tests.serving import ServiceFailed, free_port, running_service, wait_until
 
 BOUND_S = 120.0
 
@@ -226,6 +229,29 @@ def test_sighup_replaces_the_workers_and_keeps_clients_and_counts(tiny_repositor
         wait_until(lambda: service.status("/readyz") == 200, BOUND_S, "ready")
         assert predict(service.url, "c", 20.0)["step"] == 2
         wait_until(lambda: predicts(service, SINGLE) == 2, BOUND_S, "both counts")
+
+
+def test_a_daemon_leaves_no_metrics_behind(tiny_repository, tmp_path):
+    """Its master is not the process that named the folder."""
+    (tmp_path / "temporary").mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECURVE_", METRICS_DIR))}
+    environment |= {
+        "TMPDIR": str(tmp_path / "temporary"), "GUNICORN_CMD_ARGS": f"--daemon --pid {tmp_path / 'pid'}",
+    }  # fmt: skip
+    port, state = str(free_port()), f"sqlite:///{tmp_path / 'state'}"
+    command = [sys.executable, "-m", "service", "--port", port, "--models-dir", str(tiny_repository)]
+    subprocess.run([*command, "--state-url", state], cwd=ROOT, env=environment, timeout=BOUND_S, check=True)
+    folders = (tmp_path / "temporary").glob
+    wait_until((tmp_path / "pid").exists, BOUND_S, "the daemon")
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        wait_until(lambda: len([*folders("*/counter_*.db")]) == 2, BOUND_S, "a worker's metrics")
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), BOUND_S, "the end")
+    except BaseException:
+        os.killpg(pid, signal.SIGKILL)
+        raise
+    assert list(folders("*")) == []
 
 
 def test_a_busy_connection_does_not_keep_a_thread_from_others(tiny_repository):

@@ -1,5 +1,8 @@
 """Live errors as metrics: sums of each version that add up to what clients were told, a replay counted never."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -110,3 +113,28 @@ def test_the_minutes_of_a_version_get_its_errors_in_units_of_scale(metrics):
     desk.clock.now += 120.0
     (minute,) = minutes.closed("toy", "live:1")
     assert minute.values == (2.0, 16.0 / 4, (16.0 + 4.0) / 4)
+
+
+def test_marks_count_once_however_many_threads_settle_at_once(metrics):
+    """The tally's thread, a scrape and the minutes' thread: each takes what waits."""
+    desk, rounds, marks = counted(metrics), 40, 2000
+    minutes = MinuteSums(desk.store, desk.clock)
+    metrics.live.minutes(minutes)
+    desk.send(0.0)
+    answer = desk.send(1.0)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(rounds):
+                for _ in range(marks):
+                    metrics.live.witness(desk.key, None, answer)
+                for settling in [pool.submit(settle) for settle in (metrics.live.settle, minutes.flush, minutes.flush)]:
+                    settling.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert sums(metrics)[0] == 1.0 + rounds * marks
+    assert minutes.flush()
+    desk.clock.now += 120.0
+    (minute,) = minutes.closed("toy", "live:1")
+    assert minute.values[0] == 1.0 + rounds * marks
