@@ -85,6 +85,14 @@ def wait_until(condition: Callable[[], bool], bound_s: float, what: str, every_s
         time.sleep(every_s)
 
 
+def read_until_closed(connection: socket.socket) -> bytes:
+    """Everything until the service closes."""
+    answer = b""
+    while piece := connection.recv(65536):
+        answer += piece
+    return answer
+
+
 def free_port(beside: int = 0) -> int:
     """A port of 127.0.0.1 that nobody listens on now, nor on the one `beside` it, so many numbers above.
 

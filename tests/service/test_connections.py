@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.conftest import SINGLE
-from tests.serving import running_service, wait_until
+from tests.serving import read_until_closed, running_service, wait_until
 
 BOUND_S = 120.0
 
@@ -49,14 +49,6 @@ def post(client, body, *headers, model=SINGLE, length=None, path="predict", verb
     fields = [f"Content-Length: {len(body) if length is None else length}", *headers]
     line = f"{verb} /v1/models/{model}/clients/{client}/{path} HTTP/1.1"
     return "\r\n".join([line, "Host: x", *fields, "", ""]).encode("latin1") + body
-
-
-def whole(connection):
-    """Everything until the service closes."""
-    answer = b""
-    while piece := connection.recv(65536):
-        answer += piece
-    return answer
 
 
 def until(connection, text, count=1):
@@ -104,7 +96,7 @@ def test_who_stalls_is_refused_and_gives_the_thread_back(impatient, sent, status
             connection.sendall(sent)
         assert impatient.status("/livez") == 200
         for connection in stalled:
-            problem = refusal(whole(connection))
+            problem = refusal(read_until_closed(connection))
             assert (problem["status"], problem.get("code")) == (status, code)
         assert impatient.status("/livez") == 200
     assert impatient.status(f"/v1/models/{SINGLE}/clients/slow") == 404
@@ -155,9 +147,9 @@ def test_at_sigterm_a_request_that_was_sent_is_answered_and_silent_connections_a
         service.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "Handling signal: term" in service.stderr(), BOUND_S, "the signal")
         os.kill(worker, signal.SIGCONT)
-        assert whole(idle).startswith(b"HTTP/1.1 200 ")
+        assert read_until_closed(idle).startswith(b"HTTP/1.1 200 ")
         with contextlib.suppress(ConnectionResetError):  # not accepted yet when the service stopped
-            assert whole(silent) == b""
+            assert read_until_closed(silent) == b""
         assert service.process.wait(BOUND_S) == 0
         assert "Traceback" not in service.stderr()
 
@@ -167,7 +159,7 @@ def test_clients_that_do_not_close_hold_nobody_up(impatient):
         for _ in range(60):  # two threads that lingered for each would take a minute for them
             connection = stack.enter_context(connected(impatient))
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert whole(connection).startswith(b"HTTP/1.1 200 ")
+            assert read_until_closed(connection).startswith(b"HTTP/1.1 200 ")
         assert impatient.status("/livez") == 200, "within half a minute"
 
 
@@ -236,7 +228,7 @@ def test_a_refusal_reaches_who_sends_a_large_body_and_the_connection_lives_on(se
 def test_what_is_no_request_gets_a_problem_with_an_id_too(service, sent, status):
     with connected(service) as connection:
         connection.sendall(sent)
-        assert refusal(whole(connection))["status"] == status
+        assert refusal(read_until_closed(connection))["status"] == status
 
 
 def test_a_request_that_is_none_has_not_the_id_of_the_one_before(service):
@@ -244,7 +236,7 @@ def test_a_request_that_is_none_has_not_the_id_of_the_one_before(service):
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Request-Id: first-one\r\n\r\n")
         assert b"first-one" in until(connection, b"true")
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n")
-        assert refusal(whole(connection))["request_id"] != "first-one"
+        assert refusal(read_until_closed(connection))["request_id"] != "first-one"
     assert not [line for line in service.stderr().splitlines() if "first-one" in line and '"refused' in line]
 
 
@@ -255,7 +247,7 @@ def test_what_follows_a_broken_chunk_is_not_the_next_request(service, end):
             f"POST /v1/models/{SINGLE}/clients/broken/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         connection.sendall(head.encode() + end + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = whole(connection)
+        answer = read_until_closed(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.test_connections import connected, post, refusal, until, whole
-from tests.serving import ServiceFailed, running_service, wait_until
+from tests.service.test_connections import connected, post, refusal, until
+from tests.serving import ServiceFailed, read_until_closed, running_service, wait_until
 
 BOUND_S = 120.0
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -62,7 +62,7 @@ def test_tls(certificate, tiny_repository, monkeypatch):
         until(connection, b'"step":502')
         broken = ask()
         broken.sendall(b"nonsense\r\n\r\n")
-        assert refusal(whole(broken))["status"] == 400
+        assert refusal(read_until_closed(broken))["status"] == 400
         with connected(service) as plain:
             plain.sendall(LIVEZ)
             assert b"HTTP/1.1 200" not in plain.recv(100)
@@ -104,7 +104,7 @@ def test_a_unix_socket(tiny_repository, tmp_path, monkeypatch):
             connection.settimeout(BOUND_S)
             connection.connect(str(path))
             connection.sendall(LIVEZ)
-            assert b"HTTP/1.1 200 " in whole(connection)
+            assert b"HTTP/1.1 200 " in read_until_closed(connection)
         assert service.terminate() == 0
         assert "Traceback" not in service.stderr()
 
@@ -121,4 +121,4 @@ def test_who_is_let_in_as_a_worker_ends_is_answered(tiny_repository):
         wait_until(lambda: len(service.workers()) == 2, BOUND_S, "the next worker")
         os.kill(worker, signal.SIGCONT)
         for peer in peers:
-            assert whole(peer).startswith(b"HTTP/1.1 200 ")
+            assert read_until_closed(peer).startswith(b"HTTP/1.1 200 ")

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from tests.conftest import SINGLE
-from tests.service.test_connections import connected, post, until, whole
-from tests.serving import running_service, wait_until
+from tests.service.test_connections import connected, post, until
+from tests.serving import read_until_closed, running_service, wait_until
 
 BOUND_S = 120.0
 
@@ -116,7 +116,7 @@ def test_who_does_not_read_its_answers_is_cut_off_and_holds_nobody_up(lone):
 def test_what_else_http_can_ask_for_is_answered_and_the_connection_ends(lone, sent, answered):
     with connected(lone) as connection:
         connection.sendall(sent)
-        answer = whole(connection)
+        answer = read_until_closed(connection)
     assert answer.count(b"HTTP/1.1 ") == 1
     for part in answered:
         assert part in answer
@@ -147,7 +147,7 @@ def test_a_body_that_is_too_large_gets_no_leave_but_its_answer(lone):
 def test_an_answer_to_head_has_no_body(lone):
     with connected(lone) as connection:
         connection.sendall(b"HEAD /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        head, _, body = whole(connection).partition(b"\r\n\r\n")
+        head, _, body = read_until_closed(connection).partition(b"\r\n\r\n")
     assert (head.startswith(b"HTTP/1.1 200 "), body) == (True, b"")
     assert b"Content-Length: 13" in head
 
@@ -163,7 +163,7 @@ def test_who_has_said_all_and_shut_its_side_is_answered(lone):
     with connected(lone) as connection:
         connection.sendall(post("shut", json.dumps({"observations": [1.0] * 500}).encode()))
         connection.shutdown(socket.SHUT_WR)
-        assert b'"step":500' in whole(connection)
+        assert b'"step":500' in read_until_closed(connection)
 
 
 def test_an_idle_connection_is_closed_in_time(lone):
@@ -171,7 +171,7 @@ def test_an_idle_connection_is_closed_in_time(lone):
     with connected(lone) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         until(connection, b"true")
-        assert whole(connection) == b""
+        assert read_until_closed(connection) == b""
         assert time.monotonic() - began > 1.5, "keepalive_s is 2"
 
 

@@ -18,7 +18,7 @@ import requests
 from models.repository import Repository
 from service.settings import METRICS_DIR
 from tests.conftest import ROOT, SINGLE, TRIPLE
-from tests.serving import ServiceFailed, free_port, running_service, wait_until
+from tests.serving import ServiceFailed, free_port, read_until_closed, running_service, wait_until
 
 BOUND_S = 120.0
 
@@ -212,9 +212,7 @@ def test_sigterm_lets_a_request_under_way_end(tiny_repository, tmp_path):
             wait_until(lambda: "Handling signal: term" in service.stderr(), BOUND_S, "the signal")
             connection.sendall(rest[5:])
             connection.settimeout(BOUND_S)
-            answer = b""
-            while piece := connection.recv(65536):
-                answer += piece
+            answer = read_until_closed(connection)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"step":1' in answer
         assert service.process.wait(BOUND_S) == 0

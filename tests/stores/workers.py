@@ -6,7 +6,6 @@ import resource
 import secrets
 import sys
 import threading
-import time
 from functools import partial
 
 from service.core.errors import StoreUnavailable
@@ -15,8 +14,10 @@ from service.core.types import ClientKey
 from service.stores import open_store
 from service.stores.errors import StoreNotOpened
 from tests.patience import wait_long
+from tests.serving import wait_until
 
 KEY = ClientKey("tenant", "sensor", "roof-7")
+SOON_S = 10.0  # a shard that was full just now tries again after a moment
 
 
 def number(stored):
@@ -121,16 +122,6 @@ def fork(store):
     store.close()
 
 
-def soon(done, bound_s=10.0):
-    """Whether `done()` comes true: a shard that was full just now tries again after a moment."""
-    end = time.monotonic() + bound_s
-    while not done():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
-
-
 def stored_all(store, saves):
     """Whether all of `saves` are stored now; False while there is no room."""
     try:
@@ -163,7 +154,7 @@ def fill(store):
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     for _ in range(200):
         n += 1
-        assert soon(partial(attempt, n))
+        wait_until(partial(attempt, n), SOON_S, "room for one more", every_s=0.002)
     assert all(store.load(key) == (nonce, blob) for key, nonce in acknowledged.items())
     print(len(acknowledged))
     store.close()
@@ -189,7 +180,7 @@ def fill_many(store):
     assert store.load_many(list(acknowledged)) == list(acknowledged.values())
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     for saves in refused:
-        assert soon(partial(stored_all, store, saves))
+        wait_until(partial(stored_all, store, saves), SOON_S, "room for all that were refused", every_s=0.002)
     assert store.load_many(list(acknowledged)) == list(acknowledged.values())
     print(len(acknowledged))
     store.close()
