@@ -20,6 +20,7 @@ from service.core.lifetime import idle_ttl_s
 from service.core.locks import StripedLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead, stretched
 from service.core.patience import give_way
+from service.core.permodel import PerModel
 from service.core.ports import Clock, Page, StateStore, Stored, Witness
 from service.core.recent import Recent
 from service.core.record import Record
@@ -81,7 +82,7 @@ class Predictor:
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
         self._recent = Recent() if recent is None else recent
-        self._carriers: dict[str, tuple[ServedModel, Carrier | None]] = {}
+        self._carriers = PerModel(self._carrier)
         self._long_one = threading.Lock()
 
     def predict(self, key: ClientKey, request: PredictRequest) -> Answer:
@@ -267,16 +268,15 @@ class Predictor:
         self, model: ServedModel, key: ClientKey, stored: Stored, request: PredictRequest, digest: bytes
     ) -> Carried | None:
         """The request as a common step, None if it is none."""
-        known = self._carriers.get(model.name)
-        if known is None or known[0] is not model:
-            limits = self._limits
-            ttl_s = idle_ttl_s(limits.idle_ttl_s, model.labelled().spec)
-            known = model, Carrier.of(model, ttl_s, adaptive=limits.adaptive_intervals)
-            self._carriers[model.name] = known
-        _, carrier = known
+        carrier = self._carriers.of(model)
         if carrier is None:
             return None
         return carrier.step(key, stored.blob, request, digest, self._clock())
+
+    def _carrier(self, model: ServedModel) -> Carrier | None:
+        limits = self._limits
+        ttl_s = idle_ttl_s(limits.idle_ttl_s, model.labelled().spec)
+        return Carrier.of(model, ttl_s, adaptive=limits.adaptive_intervals)
 
     def _put(self, key: ClientKey, stored: Stored, carried: Carried) -> bool:
         """Save a common step's record, and remember it; False if another writer was first."""

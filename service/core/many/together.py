@@ -22,6 +22,7 @@ from service.core.many.asked import Asked, Places
 from service.core.many.carrying import LEAST, Carried, ManyCarrier
 from service.core.many.turns import Turns
 from service.core.patience import give_way
+from service.core.permodel import PerModel
 from service.core.ports import Clock, Save, SavesMany, StateStore, Stored, WitnessesMany
 from service.core.predictor import Limits, Predictor
 from service.core.recent import Recent
@@ -81,7 +82,7 @@ class Together:
         self._recent = Recent() if recent is None else recent
         self._turns = Turns()
         self._random = Random(secrets.randbits(256))
-        self._carriers: dict[str, tuple[ServedModel, ManyCarrier | None]] = {}
+        self._carriers = PerModel(self._carrier)
 
     def predict(self, model: str, asked: Asked, places: Sequence[int], ones: Sequence[One]) -> Outcomes:
         """Absorb `asked`, whose items stand at `places`, rising, and `ones`; those of one client in their order.
@@ -112,7 +113,7 @@ class Together:
         self, model: ServedModel, asked: Asked, places: Sequence[int], some: Places, outcomes: Outcomes, trying: _Trying
     ) -> list[One]:
         """Absorb those of `asked` at `some` that are usual; what is left for the predictor."""
-        carrier, done = self._carrier(model), np.zeros(len(asked), bool)
+        carrier, done = self._carriers.of(model), np.zeros(len(asked), bool)
         if carrier is not None and self._store is not None and len(some) >= LEAST:
             usual = some[_are_fit(model.labelled().spec, asked, some, self._clock())]
             these = asked.some(usual)
@@ -202,11 +203,7 @@ class Together:
         return np.array(won, np.intp), doubtful
 
     def _carrier(self, model: ServedModel) -> ManyCarrier | None:
-        known = self._carriers.get(model.name)
-        if known is None or known[0] is not model:
-            known = model, ManyCarrier.of(model, adaptive=self._limits.adaptive_intervals)
-            self._carriers[model.name] = known
-        return known[1]
+        return ManyCarrier.of(model, adaptive=self._limits.adaptive_intervals)
 
 
 class _Trying:
