@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -27,14 +26,13 @@ from granian.log import LogLevels
 
 from service.banner import banner
 from service.logs import log_config, request_id
-from service.server import master, memory
+from service.server import master, process
 from service.settings import METRICS_DIR, Settings, read_settings
 
 log = logging.getLogger("recurve.server")
 
 THREADS = 1  # that answer; see above
 WATCH_S = 0.5  # between a worker's looks at whether its master is there
-SWITCH_S = 0.0001  # a thread that works beside keeps the interpreter lock no longer; usually 5 ms
 
 App = Callable[..., Iterable[bytes]]
 
@@ -90,8 +88,7 @@ def application(parent: int) -> App:
         forget_process(os.getpid())
 
     Finalize(None, end, exitpriority=0)  # once granian is through with the last request
-    sys.setswitchinterval(SWITCH_S)
-    memory.settle()
+    process.settle()
     return _answering(app)
 
 

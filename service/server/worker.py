@@ -14,7 +14,7 @@ import uvloop  # noqa: F401  # gunicorn takes it if it is there; imported in the
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
-from service.server import memory
+from service.server import process
 from service.server.connection import STOPPING_S, Connection
 from service.server.house import Bounds, House
 from service.settings import read_settings
@@ -23,7 +23,6 @@ log = logging.getLogger("recurve.server")
 
 LOOK_S = 0.25  # between looks at the connections' deadlines
 HEAD_BYTES = 64 * 1024  # of all header lines together
-SWITCH_S = 0.0001  # a thread keeps the interpreter lock from the loop no longer; usually 5 ms
 PAUSE_S = 0.5  # without accepting, when the process has no room for one more
 
 
@@ -71,8 +70,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
 
     async def _serve(self) -> None:
         super().init_signals()
-        sys.setswitchinterval(SWITCH_S)
-        memory.settle()
+        process.settle()
         service, settings = self.wsgi.extensions["recurve"], read_settings()
         cfg = self.cfg  # 0 means without bound
         line, field = cfg.limit_request_line or HEAD_BYTES, cfg.limit_request_field_size or HEAD_BYTES
