@@ -1,13 +1,11 @@
 -- Every request is the next, unnumbered observation of some client. wrk does not say which connection it asks for, so
 -- the clients take turns, sixteen to a connection: none of them ever has two requests under way. Requests are made
 -- beforehand, a day's: the load generator shares the processors with what it measures.
-dofile((os.getenv("BENCH_LUA") or "benchmarks") .. "/report.lua")
+dofile((os.getenv("BENCH_LUA") or "benchmarks") .. "/beforehand.lua")
 
 local path = os.getenv("BENCH_PATH")
 local clients = 16 * tonumber(os.getenv("BENCH_CONNECTIONS"))
 local hours = 24
-local requests = {}
-local sent = 0
 
 function init()
   for hour = 1, hours do
@@ -18,9 +16,4 @@ function init()
       requests[#requests + 1] = wrk.format("POST", string.format(path, client), nil, body)
     end
   end
-end
-
-function request()
-  sent = sent + 1
-  return requests[(sent - 1) % #requests + 1]
 end
