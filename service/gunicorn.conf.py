@@ -13,6 +13,7 @@ from typing import Any
 from service.banner import banner
 from service.logs import log_config
 from service.server import master
+from service.server.seats import Seats
 from service.settings import SettingsInvalid, read_settings
 
 try:
@@ -47,20 +48,27 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """The socket is open and no worker forked yet: they inherit what is imported now and so start fast.
 
-    Nothing that lives on is built here, and no runtime is imported; both are the workers' own.
+    Nothing that lives on is built here but the workers' seats, and no runtime is imported; that is the workers' own.
     """
     from service.bootstrap import why_no_store
 
     trouble = why_no_store(settings)
     if trouble is not None:
         master.give_up(trouble)
+    server.seats = Seats()
     print(banner(settings), flush=True)
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """A worker is about to begin: it gets its seat among the others."""
+    worker.seat = server.seats.take()
+
+
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker ended: what it alone could report, such as gauges, goes; what it counted stays."""
+    """A worker ended: its seat is free. What it alone could report, such as gauges, goes; what it counted stays."""
     from service.metrics import forget_process
 
+    server.seats.give_back(worker.seat)
     forget_process(worker.pid)
 
 

@@ -77,7 +77,7 @@ RULES: dict[str, set[str]] = {
     "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
     "service/gunicorn.conf.py": {
         "service.banner", "service.bootstrap", "service.settings", "service.logs", "service.metrics",
-        "service.server.master",
+        "service.server.master", "service.server.seats",
     },
     "service/__main__.py": {
         "click", "pydantic", "service.server.granian", "service.server.start", "service.settings",

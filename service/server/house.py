@@ -52,7 +52,8 @@ class House:
 
     What must not be kept waiting is the loop: `is_short` (method, path, bytes of body) says what is worth a try in
     it. If that turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
-    `is_stream` (environ) says whose bodies may be of any length.
+    `is_stream` (environ) says whose bodies may be of any length. `told` (connections) hears how many there are, those
+    that are still being greeted included, whenever that changes.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class House:
         body_limit: Callable[[str], int],
         is_short: Callable[[str, str, int], bool],
         is_stream: Callable[[Environ], bool] = lambda environ: False,
+        told: Callable[[int], None] = lambda connections: None,
     ) -> None:
         self._app = app
         self._loop = loop
@@ -77,19 +79,35 @@ class House:
         self.now = loop.time
         self.soon: Callable[[Callable[[], None]], Any] = loop.call_soon
         self.guests: set[Guest] = set()
+        self._expected: set[Guest] = set()
+        self._told = told
         self.stopping = False
         self.answers = 0
         self.buffer = bytearray(READ_BYTES)  # one for all: what is in it is taken out before the next read
 
+    @property
+    def connections(self) -> int:
+        """How many are open, each counted once."""
+        return len(self.guests) + len(self._expected)
+
+    def expect(self, guest: Guest) -> None:
+        """A connection is let in: it will enter, or leave before it has."""
+        self._expected.add(guest)
+        self._told(self.connections)
+
     def enter(self, guest: Guest) -> None:
         """A connection is made; one that comes when it is too late is told so."""
+        self._expected.discard(guest)
         self.guests.add(guest)
+        self._told(self.connections)
         if self.stopping:
             self.soon(guest.hurry)
 
     def leave(self, guest: Guest) -> None:
         """A connection is gone."""
+        self._expected.discard(guest)
         self.guests.discard(guest)
+        self._told(self.connections)
 
     def hold(self, size: int, body: int) -> bool:
         """Counts bytes that came in of a body that has `body` by now; False if there is no room for them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from service.server import process
 from service.server.connection import STOPPING_S, Connection
 from service.server.house import Bounds, House
+from service.server.seats import Seat
 from service.settings import read_settings
 
 log = logging.getLogger("recurve.server")
@@ -24,6 +26,8 @@ log = logging.getLogger("recurve.server")
 LOOK_S = 0.25  # between looks at the connections' deadlines
 HEAD_BYTES = 64 * 1024  # of all header lines together
 PAUSE_S = 0.5  # without accepting, when the process has no room for one more
+TURN_S = 0.001  # for others to accept what waits, who have fewer connections
+TURNS = 8  # one after another, until it is accepted here whatever the others have
 
 
 class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
@@ -35,6 +39,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
     """
 
     alive: bool
+    seat: Seat
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -78,8 +83,9 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
             line, field, line + HEAD_BYTES, cfg.limit_request_fields, settings.read_timeout_s, cfg.keepalive
         )
         decides = service.body_limit, service.is_short, service.is_stream
-        self._house = House(self.wsgi, self.loop, settings.threads, bounds, *decides)
+        self._house = House(self.wsgi, self.loop, settings.threads, bounds, *decides, told=self.seat.tell)
         self._greeting: set[asyncio.Task[None]] = set()
+        self._return: asyncio.TimerHandle | None = None
         for listener in self.sockets:
             listener.sock.setblocking(False)
         self._open_doors()
@@ -93,7 +99,10 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
                 self.alive = False
             else:
                 self._house.look_at_the_clock()
+                if not self._paused:
+                    self.seat.show()
                 await self._sleep(LOOK_S)
+        self.seat.hide()
         self._close_doors()
         await self._finish()
 
@@ -106,6 +115,8 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         self._woken.clear()
 
     def _open_doors(self) -> None:
+        self._paused = False
+        self.seat.show()
         for listener in self.sockets:
             self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
 
@@ -113,15 +124,26 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock.fileno())
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, turns: int = TURNS) -> None:
         """Few connections at a time: the next may be another worker's, all of which wait at the same door. Who has many
-        takes more, or a rush would be let in one by one, with a round of everybody's requests in between."""
-        for _ in range(1 + len(self._house.guests) // 2):
+        takes more, or a rush would be let in one by one, with a round of everybody's requests in between.
+
+        Others that have fewer get `turns` of TURN_S to be first.
+        """
+        for _ in range(1 + self._house.connections // 2):
+            if turns and self._has_more_than_others():
+                self._stand_back(TURN_S, turns - 1)
+                return
             if not self._accept_one(listener):
                 return
 
+    def _has_more_than_others(self) -> bool:
+        """An eighth more is as many, once they are some: a rush would be let in by small steps otherwise."""
+        least = self.seat.least()
+        return least is not None and self._house.connections > least + least // 8
+
     def _accept_one(self, listener: socket.socket) -> bool:
-        if len(self._house.guests) + len(self._greeting) >= self.worker_connections:
+        if self._house.connections >= self.worker_connections:
             self._pause("as many connections are open as a worker may have")
             return False
         try:
@@ -132,22 +154,48 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
             self._pause(str(error))
             return False
         connection.setblocking(False)
-        task = self.loop.create_task(self._greet(connection))
+        guest = Connection(self._house)
+        self._house.expect(guest)
+        task = self.loop.create_task(self._greet(guest, connection))
         self._greeting.add(task)
         task.add_done_callback(self._greeting.discard)
         return True
 
-    async def _greet(self, connection: socket.socket) -> None:
+    async def _greet(self, guest: Connection, connection: socket.socket) -> None:
         try:
-            await self.loop.connect_accepted_socket(lambda: Connection(self._house), connection, ssl=self._tls)
+            await self.loop.connect_accepted_socket(lambda: guest, connection, ssl=self._tls)
         except OSError as error:  # it went away, or did not speak TLS
             connection.close()
             log.debug("a connection was not made: %s", error)
+        finally:
+            if guest not in self._house.guests:
+                self._house.leave(guest)
 
     def _pause(self, why: str) -> None:
         log.warning("not accepting connections for %g s: %s", PAUSE_S, why)
+        self._paused = True
+        self.seat.hide()
+        self._stand_back(PAUSE_S, TURNS)
+
+    def _stand_back(self, seconds: float, turns: int) -> None:
+        """Accept nothing for so long; others have `turns` left after that for what waits at the doors then."""
         self._close_doors()
-        self.loop.call_later(PAUSE_S, lambda: self._open_doors() if self.alive else None)
+        if self._return is not None:
+            self._return.cancel()
+        self._return = self.loop.call_later(seconds, self._come_back, turns)
+
+    def _come_back(self, turns: int) -> None:
+        self._return = None
+        if not self.alive:
+            return
+        self._open_doors()
+        waiting = select.poll()
+        for listener in self.sockets:
+            waiting.register(listener.sock, select.POLLIN)
+        ready = {number for number, _ in waiting.poll(0)}
+        for listener in self.sockets:
+            if listener.sock.fileno() in ready and self._return is None:
+                self._accept(listener.sock, turns)
 
     async def _finish(self) -> None:
         """What is under way ends, within the graceful timeout."""
