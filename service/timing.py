@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from service.core.errors import StoreUnavailable
@@ -171,11 +172,22 @@ class TimedWholeStore(TimedStore):
         """See SavesMany.save_many."""
         answers = self._verbs["save_many"].time(self._whole.save_many, saves)
         told = saves if all(answers) else [save for save, saved in zip(saves, answers, strict=True) if saved]
-        sizes = Counter([(key[:2], len(blob)) for key, _, _, blob in told])
-        for ((tenant, model), size), times in sizes.items():
+        for (tenant, model), some in _by_model(told).items():
             if not tenant.startswith("~"):
-                self._observe_record(model, size, times)
+                for size, times in Counter(map(len, map(itemgetter(3), some))).items():
+                    self._observe_record(model, size, times)
         lost = len(answers) - len(told)
         if lost:
             self._conflicts.add(lost)
         return answers
+
+
+def _by_model(saves: Sequence[Save]) -> Mapping[tuple[str, str], Sequence[Save]]:
+    """Saves by tenant and model: as a rule all are of one."""
+    models = list(map(itemgetter(slice(2)), map(itemgetter(0), saves)))
+    if len(set(models)) == 1:
+        return {models[0]: saves}
+    found: dict[tuple[str, str], list[Save]] = {}
+    for model, save in zip(models, saves, strict=True):
+        found.setdefault(model, []).append(save)
+    return found

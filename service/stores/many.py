@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from service.core.ports import Save
@@ -13,7 +14,7 @@ G = TypeVar("G")
 
 def check_distinct(saves: Sequence[Save]) -> None:
     """ValueError if two saves are of one key."""
-    if len({save[0] for save in saves}) < len(saves):
+    if len(set(map(itemgetter(0), saves))) < len(saves):
         raise ValueError("two saves of the same key in one call")
 
 

@@ -8,10 +8,11 @@ that of the machine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from service.core.patience import give_way
@@ -26,10 +27,12 @@ from service.stores.sqlite_shard import Shard
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Durability = Literal["process", "power"]
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
 
 _KIND, _SCAN = "s", "s-scan"
+_ROSTERS = 64  # lists of keys whose shards are remembered
 _BEYOND = "\x7f"  # every key is before it: percent-encoded text
 
 
@@ -61,8 +64,8 @@ class SqliteStore:
         """See SavesMany.load_many. Shard by shard."""
         give_way()
         found: list[Stored | None] = [None] * len(keys)
-        for shard, places, paths in self._shared_out(keys):
-            for place, stored in zip(places, shard.load_many(paths), strict=True):
+        for part in _shared_out(tuple(keys)):
+            for place, stored in zip(part.places, self._shards[part.shard].load_many(part.paths), strict=True):
                 found[place] = stored
         return found
 
@@ -72,22 +75,13 @@ class SqliteStore:
         give_way()  # once a shard has its part it is too late to give way
         if not self._checkpointer.running:
             self._checkpointer.start()
-        answers = [False] * len(saves)
-        for shard, places, paths in self._shared_out([save[0] for save in saves]):
-            for place, answer in zip(places, shard.save_many(paths, [saves[at] for at in places]), strict=True):
-                answers[place] = answer
+        answers = [True] * len(saves)
+        for part in _shared_out(tuple(map(itemgetter(0), saves))):
+            said = self._shards[part.shard].save_many(part.paths, part.of(saves))
+            if not all(said):
+                for place, answer in zip(part.places, said, strict=True):
+                    answers[place] = answer
         return answers
-
-    def _shared_out(self, keys: Sequence[ClientKey]) -> Iterator[tuple[Shard, Sequence[int], Sequence[str]]]:
-        """The shards that keep some of `keys`, at which places these stand, and what their paths are."""
-        places: list[list[int]] = [[] for _ in range(SHARDS)]
-        paths: list[list[str]] = [[] for _ in range(SHARDS)]
-        for at, (number, path) in enumerate(map(_place, keys)):
-            places[number].append(at)
-            paths[number].append(path)
-        for shard, of_it, theirs in zip(self._shards, places, paths, strict=True):
-            if of_it:
-                yield shard, of_it, theirs
 
     def delete(self, key: ClientKey, old: bytes | None = None) -> bool:
         if not self._checkpointer.running:
@@ -142,6 +136,29 @@ class SqliteStore:
         for shard in self._shards:
             shard.after_fork(child=child)
         self._checkpointer.after_fork(child=child)
+
+
+class _Part(NamedTuple):
+    """What of many keys one shard has: at which places they stand, and what their paths are."""
+
+    shard: int
+    places: Sequence[int]
+    paths: Sequence[str]
+
+    def of(self, values: Sequence[T]) -> Sequence[T]:
+        """Those that stand at these places."""
+        return itemgetter(*self.places)(values) if len(self.places) > 1 else [values[self.places[0]]]
+
+
+@lru_cache(maxsize=_ROSTERS)
+def _shared_out(keys: tuple[ClientKey, ...]) -> list[_Part]:
+    """The shards that keep some of `keys`. Cached, as those of a fleet come together again and again."""
+    places: list[list[int]] = [[] for _ in range(SHARDS)]
+    paths: list[list[str]] = [[] for _ in range(SHARDS)]
+    for at, (number, path) in enumerate(map(_place, keys)):
+        places[number].append(at)
+        paths[number].append(path)
+    return [_Part(number, places[number], paths[number]) for number in range(SHARDS) if places[number]]
 
 
 @lru_cache(maxsize=16_384)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import accumulate
-from operator import add
+from itertools import accumulate, repeat
+from operator import add, itemgetter, lshift, or_
 from typing import Any
 
 from service.core.ports import Save
@@ -22,7 +22,9 @@ def save_together(
 
     As a rule all of them replace a record and win: then one statement is enough.
     """
-    fresh = [place for place, save in enumerate(saves) if save[1] is None]
+    fresh = []
+    if None in map(itemgetter(1), saves):
+        fresh = [place for place, save in enumerate(saves) if save.old is None]
     if fresh or not 0 < len(saves) <= AT_ONCE or not _swap_all(connection, paths, saves, answers):
         _transaction(connection, paths, saves, fresh, answers)
 
@@ -74,10 +76,10 @@ def _swapped(connection: sqlite3.Connection, paths: Sequence[str], saves: Sequen
 def _values(paths: Sequence[str], saves: Sequence[Save]) -> list[Any]:
     """The values of `sql.swap_many`."""
     _, old, new, blobs = zip(*saves, strict=True)
-    sizes = [len(blob) for blob in blobs]
+    sizes = list(map(len, blobs))
     values: list[Any] = [None] * (3 * len(saves) + 1)
     values[0:-1:3] = paths
     values[1:-1:3] = map(add, new, old)
-    values[2:-1:3] = [at << 24 | size for at, size in zip(accumulate(sizes, initial=2), sizes, strict=False)]
+    values[2:-1:3] = map(or_, map(lshift, accumulate(sizes, initial=2), repeat(24)), sizes)
     values[-1] = b"".join((b"\0", *blobs))  # never empty: that would be NULL
     return values

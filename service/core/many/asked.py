@@ -24,7 +24,7 @@ class Asked:
     float64 epoch seconds, NaN where it names none. A column that is None is so throughout.
     """
 
-    keys: Sequence[ClientKey]
+    keys: tuple[ClientKey, ...]
     observations: FloatArray
     steps: NDArray[np.int64] | None = None
     times: NDArray[np.float64] | None = None
@@ -53,7 +53,7 @@ class Asked:
         """Those at `places`, in that order."""
         some = places.tolist()
         return Asked(
-            [self.keys[place] for place in some],
+            tuple([self.keys[place] for place in some]),
             self.observations[places],
             None if self.steps is None else self.steps[places],
             None if self.times is None else self.times[places],

@@ -7,6 +7,7 @@ not as usual is left out, and goes the predictor's way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -33,15 +34,22 @@ from service.core.sealed import SEAL_SIZE
 from service.core.types import ClientKey, FloatArray, ModelSpec
 
 LEAST = 8  # records of one shape: fewer are as fast one by one
+ROSTERS = 64  # lists of clients, of which something is remembered: those of a fleet come together again and again
 _CARRIED, _NO_REASON = STATUSES.index("carried"), REASONS.index(None)
 
 
 class Carried(NamedTuple):
-    """The next records of the clients at `places`, not saved yet, and the answers that stand once they are."""
+    """The next records ``rows`` (n, size) of the clients at `places`, not saved yet, and the answers that stand once
+    they are. Nobody writes into them any more."""
 
     places: Places
-    blobs: list[memoryview]
+    rows: Bytes
     answers: Answers
+
+    def blobs(self) -> list[memoryview]:
+        """The records one by one, as views of ``rows``."""
+        size, view = self.rows.shape[1], memoryview(self.rows.data).cast("B")
+        return [view[at : at + size] for at in range(0, len(view), size)]
 
 
 class ManyCarrier:
@@ -65,13 +73,24 @@ class ManyCarrier:
         The requests are checked. `now` is the time, `ttl_s` for how long a client may idle.
         """
         found = []
-        for places, joined, rows in alike(blobs):
-            layout = Layout.of(heads(rows[:1])[0], rows.shape[1]) if len(rows) >= LEAST else None
-            if layout is not None and self._serves(layout):
-                carried = self._step(asked.some(places), places, layout, joined, rows, now, ttl_s)
-                if carried is not None:
-                    found.append(carried)
+        for places, rows in alike(blobs):
+            carried = self._of_shape(asked.some(places), places, rows, now, ttl_s, sealed_here=False)
+            if carried is not None:
+                found.append(carried)
         return found
+
+    def again(self, asked: Asked, rows: Bytes, now: float, ttl_s: float) -> Carried | None:
+        """As `step`, of records ``rows`` (n, size) that came from here and never left the process: their seals, made
+        here, are not looked at."""
+        return self._of_shape(asked, np.arange(len(rows)), rows, now, ttl_s, sealed_here=True)
+
+    def _of_shape(
+        self, asked: Asked, places: Places, rows: Bytes, now: float, ttl_s: float, *, sealed_here: bool
+    ) -> Carried | None:
+        layout = Layout.of(heads(rows[:1])[0], rows.shape[1]) if len(rows) >= LEAST else None
+        if layout is None or not self._serves(layout):
+            return None
+        return self._step(asked, places, layout, rows, now, ttl_s, sealed_here)
 
     def _serves(self, layout: Layout) -> bool:
         spec = self._spec
@@ -83,14 +102,15 @@ class ManyCarrier:
         )
 
     def _step(
-        self, asked: Asked, places: Places, layout: Layout, joined: bytes, rows: Bytes, now: float, ttl_s: float
+        self, asked: Asked, places: Places, layout: Layout, rows: Bytes, now: float, ttl_s: float, sealed_here: bool
     ) -> Carried | None:
         head = heads(rows)
         key_crcs = _key_crcs(asked.keys)
         digests, key_hashes = asked.digests(), asked.key_hashes()
         usual = self._are_usual(asked, layout, rows, head, now, ttl_s)
-        usual &= head["crc"] == _crcs(joined, layout.size)
         usual &= head["key_crc"] == key_crcs
+        if not sealed_here:
+            usual &= head["crc"] == _crcs(rows)
         if key_hashes is not None:
             usual &= _are_new(layout, rows, key_hashes)
         entries = _entries(len(rows), digests, key_hashes)
@@ -110,8 +130,7 @@ class ManyCarrier:
         finite = np.isfinite(state.sum(axis=1, dtype=np.float64)) & np.isfinite(y.sum(axis=(1, 2), dtype=np.float64))
         if not finite.all():  # these are refused one by one, and the others done anew
             some = np.flatnonzero(finite)
-            rows = rows[some]
-            return self._step(asked.some(some), places[some], layout, rows.tobytes(), rows, now, ttl_s)
+            return self._step(asked.some(some), places[some], layout, rows[some], now, ttl_s, sealed_here)
         interval = self._interval(y, marked.stretch)
         following = layout.after(self.model.context_rows, bounded=interval is not None)
         head = self._next_head(head, following, asked, now)
@@ -125,7 +144,8 @@ class ManyCarrier:
             self._spec, asked, head["step"].copy(), head["behind"].copy(), head["created"].copy(), y, interval,
             past.point, _observed(self._spec, x), marked.anomaly, marked.marks.reshape(len(rows), -1),
         )  # fmt: skip
-        return Carried(places, _sealed(after, key_crcs), answers)
+        _seal(after, key_crcs)
+        return Carried(places, after, answers)
 
     def _are_usual(
         self, asked: Asked, layout: Layout, rows: Bytes, head: Head, now: float, ttl_s: float
@@ -209,27 +229,25 @@ def _put(rows: Bytes, at: int, numbers: NDArray[np.generic]) -> None:
     rows[:, at : at + flat.shape[1]] = flat
 
 
-def _crcs(joined: bytes, size: int) -> NDArray[np.uint32]:
+def _crcs(rows: Bytes) -> NDArray[np.uint32]:
     """The CRC of each record's body."""
-    view, skip = memoryview(joined), SEAL_SIZE
-    return np.array([crc32(view[at + skip : at + size]) for at in range(0, len(joined), size)], np.uint32)
+    size, view = rows.shape[1], memoryview(rows.data).cast("B")
+    return np.array([crc32(view[at + SEAL_SIZE : at + size]) for at in range(0, len(view), size)], np.uint32)
 
 
-def _key_crcs(keys: Sequence[ClientKey]) -> NDArray[np.uint32]:
+@lru_cache(maxsize=ROSTERS)
+def _key_crcs(keys: tuple[ClientKey, ...]) -> NDArray[np.uint32]:
     """`sealed.quick_checksum`'s CRC of each key. They are of one model, so all begin alike."""
     tenant, model, _ = keys[0]
     begun = crc32(f"{tenant}\0{model}\0".encode())
     return np.array([crc32(client.encode(), begun) for _, _, client in keys], np.uint32)
 
 
-def _sealed(rows: Bytes, key_crcs: NDArray[np.uint32]) -> list[memoryview]:
-    """Records under their seals, as views of the rows."""
-    size, view = rows.shape[1], memoryview(rows.data).cast("B")
-    crcs = [crc32(view[at + SEAL_SIZE : at + size]) for at in range(0, len(view), size)]
+def _seal(rows: Bytes, key_crcs: NDArray[np.uint32]) -> None:
+    crcs = _crcs(rows)
     rows[:, :4] = np.frombuffer(MAGIC, np.uint8)
-    _put(rows, 4, np.array(crcs, np.uint32))
+    _put(rows, 4, crcs)
     _put(rows, 8, key_crcs)
-    return [view[at : at + size] for at in range(0, len(view), size)]
 
 
 def _entries(n: int, digests: bytes, key_hashes: bytes | None) -> Bytes:

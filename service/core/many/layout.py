@@ -116,8 +116,8 @@ def part(rows: Bytes, at: int, end: int, kind: str) -> NDArray[Any]:
     return np.ascontiguousarray(rows[:, at:end]).view(kind)
 
 
-def alike(blobs: Sequence[bytes]) -> Iterator[tuple[Places, bytes, Bytes]]:
-    """Records of one shape together: which of `blobs` they are, rising, and their bytes, joined and as rows (n, size).
+def alike(blobs: Sequence[bytes]) -> Iterator[tuple[Places, Bytes]]:
+    """Records of one shape together: which of `blobs` they are, rising, and their bytes as rows (n, size).
 
     What is too short to be a record is in none.
     """
@@ -131,10 +131,9 @@ def alike(blobs: Sequence[bytes]) -> Iterator[tuple[Places, bytes, Bytes]]:
         places, rows = np.array(of_size, np.intp), np.frombuffer(joined, np.uint8).reshape(-1, size)
         shapes = rows[:, _SHAPE_AT]
         if (shapes == shapes[0]).all():
-            yield places, joined, rows
+            yield places, rows
             continue
         _, group = np.unique(shapes, axis=0, return_inverse=True)
         for number in range(int(group.max()) + 1):
             of_it = np.flatnonzero(group == number)
-            some = rows[of_it]
-            yield places[of_it], some.tobytes(), some
+            yield places[of_it], rows[of_it]

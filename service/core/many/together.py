@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.blocks import Block
 from service.core.errors import Contended, RecurveError, StoreUnavailable
 from service.core.gaps import HOUR_S
 from service.core.lifetime import idle_ttl_s
@@ -33,9 +34,9 @@ from service.core.types import ClientKey, ModelSpec
 logger = logging.getLogger(__name__)
 
 Outcome = Answer | Exception
+T = TypeVar("T")
 
-# of their parts: a named tuple's own constructor is three times as slow
-_SAVE, _STORED = partial(tuple.__new__, Save), partial(tuple.__new__, Stored)
+_SAVE = partial(tuple.__new__, Save)  # of its parts: a named tuple's own constructor is three times as slow
 
 
 class One(NamedTuple):
@@ -51,7 +52,7 @@ class Outcomes:
     """What became of the items: each place is in `ones`, or in one of `many` at the place that stands beside it."""
 
     ones: dict[int, Outcome] = field(default_factory=dict)
-    many: list[tuple[list[int], Answers]] = field(default_factory=list)
+    many: list[tuple[Sequence[int], Answers]] = field(default_factory=list)
 
 
 class Together:
@@ -128,25 +129,32 @@ class Together:
         places: Sequence[int],
     ) -> NDArray[np.intp]:  # fmt: skip
         """Load, step and save; which of `asked` have their outcome now."""
-        try:
-            loaded = self._load(store, asked.keys)
-        except StoreUnavailable:
-            return np.empty(0, np.intp)  # one by one it may do for some
-        stored = [each for each in loaded if each is not None]
-        known = np.arange(len(loaded))
-        if len(stored) < len(loaded):
-            known = np.array([place for place, each in enumerate(loaded) if each is not None], np.intp)
-        spec = carrier.model.labelled().spec
-        ttl_s, blobs = idle_ttl_s(self._limits.idle_ttl_s, spec), [blob for _, blob in stored]
+        ttl_s = idle_ttl_s(self._limits.idle_ttl_s, carrier.model.labelled().spec)
+        block = self._recent.take_block(asked.keys)
+        if block is not None:
+            known, old = np.arange(len(asked)), block.nonces
+            again = carrier.again(asked, block.rows, self._clock(), ttl_s)
+            steps = [] if again is None else [again]
+        else:
+            try:
+                loaded = self._load(store, asked.keys)
+            except StoreUnavailable:
+                return np.empty(0, np.intp)  # one by one it may do for some
+            stored = [each for each in loaded if each is not None]
+            known = np.arange(len(loaded))
+            if len(stored) < len(loaded):
+                known = np.array([place for place, each in enumerate(loaded) if each is not None], np.intp)
+            old, blobs = [nonce for nonce, _ in stored], [blob for _, blob in stored]
+            steps = carrier.step(asked.some(known), blobs, self._clock(), ttl_s)
         settled = []
-        for carried in carrier.step(asked.some(known), blobs, self._clock(), ttl_s):
-            won, doubtful = self._save(store, carried, stored, trying)
+        for carried in steps:
+            won, doubtful = self._save(store, carried, old, trying)
             of_these = known[carried.places]
             for place, error in doubtful.items():
                 outcomes.ones[places[at[of_these[place]]]] = error
             answers = carried.answers.some(won)
             if len(answers):
-                outcomes.many.append(([places[place] for place in at[of_these[won]].tolist()], answers))
+                outcomes.many.append((_picked(places, at[of_these[won]]), answers))
                 for each in self._witnesses:
                     each.witness_many(answers)
             settled += [of_these[won], of_these[np.array(list(doubtful), np.intp)]]
@@ -161,26 +169,28 @@ class Together:
                 found[place] = stored
         return found
 
-    def _remember(self, saves: Sequence[Save], won: Places) -> None:
+    def _remember(self, carried: Carried, saves: Sequence[Save], won: Places) -> None:
         """Records that are stored now; who is not among them has been overtaken."""
+        if len(won) == len(saves):
+            self._recent.keep_block(Block(carried.answers.asked.keys, [new for _, _, new, _ in saves], carried.rows))
+            return
         saved = [saves[place] for place in won.tolist()]
-        self._recent.keep_many((key, _STORED((new, bytes(blob)))) for key, _, new, blob in saved)
-        if len(saved) < len(saves):
-            for place in set(range(len(saves))).difference(won.tolist()):
-                self._recent.overtaken(saves[place].key)
+        self._recent.keep_many((key, Stored(new, bytes(blob))) for key, _, new, blob in saved)
+        for place in set(range(len(saves))).difference(won.tolist()):
+            self._recent.overtaken(saves[place].key)
 
     def _save(
-        self, store: SavesMany, carried: Carried, stored: Sequence[Stored], trying: _Trying
+        self, store: SavesMany, carried: Carried, nonces: Sequence[bytes], trying: _Trying
     ) -> tuple[Places, dict[int, StoreUnavailable]]:
-        """Which are stored now, and of which that is not known; others were first at the rest."""
-        n, keys = len(carried.blobs), carried.answers.asked.keys
-        old = [stored[place][0] for place in carried.places.tolist()]
-        nonces = self._random.getrandbits(64 * n).to_bytes(8 * n, "big")
-        new = [nonces[at : at + 8] for at in range(0, 8 * n, 8)]
-        saves = list(map(_SAVE, zip(keys, old, new, carried.blobs, strict=True)))
+        """Which are stored now, and of which that is not known; others were first at the rest. `nonces` are those of
+        all records that there were."""
+        n, keys = len(carried.rows), carried.answers.asked.keys
+        fresh = self._random.getrandbits(64 * n).to_bytes(8 * n, "big")
+        new = [fresh[at : at + 8] for at in range(0, 8 * n, 8)]
+        saves = list(map(_SAVE, zip(keys, _picked(nonces, carried.places), new, carried.blobs(), strict=True)))
         try:
             won = np.flatnonzero(store.save_many(saves))
-            self._remember(saves, won)
+            self._remember(carried, saves, won)
             return won, {}
         except StoreUnavailable as error:
             trying.met(error)
@@ -257,6 +267,11 @@ def _are_fit(spec: ModelSpec, asked: Asked, some: Places, now: float) -> NDArray
     if asked.gaps is not None and spec.feedback is None:
         fit &= np.array([asked.gaps[place] != "fill" for place in some.tolist()])
     return fit
+
+
+def _picked(values: Sequence[T], places: Places) -> Sequence[T]:
+    """Those at `places`, rising."""
+    return values if len(places) == len(values) else [values[place] for place in places.tolist()]
 
 
 def _in_doubt(detail: str) -> StoreUnavailable:

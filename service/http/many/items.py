@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ _PLAIN = frozenset(("client", "observation", "step", "time", "idempotency_key", 
 _NUMBERS = frozenset((int, float))
 _GAPS = frozenset((None, "fill", "restart", "reject"))
 _NAMES_MOST = 32_768
+_ROSTERS_MOST = 64
 
 
 class Refused(NamedTuple):
@@ -50,11 +52,28 @@ class Items:
 
 
 class Names:
-    """Keys of the clients of one model that were met lately."""
+    """Keys of the clients of one model that were met lately, and of those that came together."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._known: dict[str, ClientKey] = {}
+        self._rosters: dict[tuple[str, ...], tuple[ClientKey, ...]] = {}
+
+    def keys(self, names: list[Any]) -> tuple[ClientKey | None, ...]:
+        """`key` of each, None for what is no text: a fleet's are looked up at once."""
+        if set(map(type, names)) != {str}:
+            return tuple([self.key(name) if type(name) is str else None for name in names])
+        roster = tuple(names)
+        known = self._rosters.get(roster)
+        if known is not None:
+            return known
+        keys = tuple(map(self.key, roster))
+        found = tuple([key for key in keys if key is not None])
+        if len(found) == len(keys):
+            if len(self._rosters) >= _ROSTERS_MOST:
+                self._rosters = {}
+            self._rosters[roster] = found
+        return keys
 
     def key(self, name: str) -> ClientKey | None:
         """The key of a client; None for a name that is none."""
@@ -73,13 +92,7 @@ class Names:
 def read_items(raw: Sequence[Any], spec: ModelSpec, names: Names, most: int) -> Items:
     """`raw` decoded JSON, one for each item; at most `most` observations in one of them."""
     columns = _Columns(spec, names)
-    shapes: dict[tuple[str, ...], list[int]] = {}
-    left: list[int] = []
-    for place, item in enumerate(raw):
-        if type(item) is dict:
-            shapes.setdefault(tuple(item), []).append(place)
-        else:
-            left.append(place)
+    shapes, left = _shapes(raw)
     for shape, places in shapes.items():
         if "client" in shape and "observation" in shape and _PLAIN.issuperset(shape):
             left += columns.take(shape, places, raw if len(places) == len(raw) else [raw[place] for place in places])
@@ -90,6 +103,22 @@ def read_items(raw: Sequence[Any], spec: ModelSpec, names: Names, most: int) -> 
     for place in sorted(left):
         _read_one(raw[place], place, spec, most, items)
     return items
+
+
+def _shapes(raw: Sequence[Any]) -> tuple[dict[tuple[str, ...], list[int]], list[int]]:
+    """The places of items by their fields' names, and those of what is no object."""
+    if set(map(type, raw)) == {dict}:
+        alike = set(map(tuple, raw))
+        if len(alike) == 1:
+            return {alike.pop(): list(range(len(raw)))}, []
+    shapes: dict[tuple[str, ...], list[int]] = {}
+    left: list[int] = []
+    for place, item in enumerate(raw):
+        if type(item) is dict:
+            shapes.setdefault(tuple(item), []).append(place)
+        else:
+            left.append(place)
+    return shapes, left
 
 
 def _read_one(raw: Any, place: int, spec: ModelSpec, most: int, items: Items) -> None:
@@ -117,7 +146,7 @@ class _Columns:
         self._spec = spec
         self._names = names
         self._places: list[int] = []
-        self._keys: list[ClientKey] = []
+        self._keys: tuple[ClientKey, ...] = ()
         self._observations: list[NDArray[np.float64]] = []
         self._steps: list[int] = []
         self._times: list[float] = []
@@ -126,10 +155,10 @@ class _Columns:
 
     def take(self, shape: tuple[str, ...], places: list[int], items: Sequence[dict[str, Any]]) -> list[int]:
         """Take `items`, which all have the fields of `shape`; the places of those that are not plain."""
-        n, columns = len(items), {name: [item[name] for item in items] for name in shape}
+        n, columns = len(items), {name: list(map(itemgetter(name), items)) for name in shape}
         plain = [True] * n
         observations = _numbers(columns["observation"], self._spec, plain)
-        keys = [self._names.key(name) if type(name) is str else None for name in columns["client"]]
+        keys = self._names.keys(columns["client"])
         steps = _steps(columns["step"], plain) if "step" in shape else [0] * n
         times = _times(columns["time"], plain) if "time" in shape else [math.nan] * n
         repeats = columns.get("idempotency_key", [None] * n)
@@ -144,25 +173,26 @@ class _Columns:
                     plain[at] = False
         if None not in keys and all(plain):
             self._places += places
-            self._keys += keys  # type: ignore[arg-type]  # none of them is None
+            self._keys += keys  # type: ignore[operator]  # none of them is None
             self._observations.append(observations)
             self._steps += steps
             self._times += times
             self._repeats += repeats
             self._gaps += gaps
             return []
-        left = []
+        left, taken = [], []
         for at, (place, key) in enumerate(zip(places, keys, strict=True)):
             if key is None or not plain[at]:
                 left.append(place)
                 continue
             self._places.append(place)
-            self._keys.append(key)
+            taken.append(key)
             self._observations.append(observations[at : at + 1])
             self._steps.append(steps[at])
             self._times.append(times[at])
             self._repeats.append(repeats[at])
             self._gaps.append(gaps[at])
+        self._keys += tuple(taken)
         return left
 
     def asked(self) -> tuple[Asked, list[int]]:
@@ -173,7 +203,7 @@ class _Columns:
             self._keys,
             whole.astype(np.float32),
             np.array(self._steps, np.int64) if any(self._steps) else None,
-            np.array(self._times) if any(time == time for time in self._times) else None,
+            np.array(self._times) if not all(map(math.isnan, self._times)) else None,
             self._repeats if any(self._repeats) else None,
             self._gaps if any(self._gaps) else None,
         )

@@ -92,7 +92,7 @@ def columns(counter, items, plain):
     times = np.array([np.nan if one.times is None else one.times[0] for one in asked])
     keys, gaps = [one.idempotency_key for one in asked], [one.gap for one in asked]
     return Asked(
-        [counter.key(items[at][0]) for at in plain],
+        tuple(counter.key(items[at][0]) for at in plain),
         np.concatenate([one.observations for one in asked]) if asked else np.empty((0, 2), np.float32),
         steps if steps.any() else None,
         None if np.isnan(times).all() else times,

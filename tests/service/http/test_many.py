@@ -276,7 +276,7 @@ def test_answers_in_columns_read_as_they_do_one_by_one(spec):
     anomaly = numbers(k)
     anomaly[rng.random(anomaly.shape) < 0.3] = np.nan
     names = [f'client "{i}", \\" \u00e9\U0001f600' for i in range(n)]
-    asked = Asked([ClientKey("t", spec.name, name) for name in names], numbers(len(spec.features)))
+    asked = Asked(tuple(ClientKey("t", spec.name, name) for name in names), numbers(len(spec.features)))
     answers = Answers(
         spec, asked, np.arange(n, dtype=np.uint64) + 2**52, np.arange(n, dtype=np.uint64), np.zeros(n),
         numbers(k, spec.columns), None if spec.level is None else numbers(k, 2), numbers(k), numbers(k), anomaly,
@@ -291,7 +291,7 @@ def test_bounds_that_are_no_numbers_are_told_as_none():
     spec = make_spec()
     one = np.ones((2, 1), np.float32)
     bounds = np.array([[[0, 1]], [[np.nan, np.nan]]], np.float32)
-    asked = Asked([ClientKey("t", "toy", name) for name in "ab"], one)
+    asked = Asked(tuple(ClientKey("t", "toy", name) for name in "ab"), one)
     answers = Answers(spec, asked, np.array([1, 2], np.uint64), np.array([1, 2], np.uint64), np.zeros(2),
                       np.ones((2, 1, 3), np.float32), bounds, one, one, one, np.zeros((2, 6)))  # fmt: skip
     told = [json.loads(line) for line in text.joined(answers, b"\n").splitlines()]
