@@ -29,7 +29,7 @@ from service.drift.watch import DriftWatch
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
-from service.http.sizes import body_limit, is_short, is_stream
+from service.http.sizes import body_limit, is_many, is_short, is_stream
 from service.judge import Judge, PairedSums, Terms
 from service.labels import RepositoryLabels
 from service.loader import Loader
@@ -70,6 +70,8 @@ class Service:
     body_limit: Callable[[str], int]
     is_short: Callable[[str, str, int], bool]
     is_stream: Callable[[Mapping[str, Any]], bool]
+    is_many: Callable[[str, str], bool]
+    many_at_once: int
 
     def close(self) -> None:
         """Stop what goes on in the background, the last begun first, and give the store's files back."""
@@ -152,7 +154,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     for each in background:
         each.start()
     limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    service = Service(app, registry, store, loader, metrics, background, limit, short, is_stream)
+    decides = limit, short, is_stream, is_many, http_limits.bulk_at_once
+    service = Service(app, registry, store, loader, metrics, background, *decides)
     app.extensions["recurve"] = service
     return service
 

@@ -35,8 +35,11 @@ def are_lines(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() in _LINES
 
 
+def is_many(method: str, path: str) -> bool:
+    """Whether a request brings many clients."""
+    return method == "POST" and _BULK.fullmatch(path) is not None
+
+
 def is_stream(environ: Mapping[str, Any]) -> bool:
     """Whether a request's body may be of any length: it is read as it comes, and answered meanwhile."""
-    if environ["REQUEST_METHOD"] != "POST" or not are_lines(environ.get("CONTENT_TYPE", "")):
-        return False
-    return _BULK.fullmatch(environ["PATH_INFO"]) is not None
+    return are_lines(environ.get("CONTENT_TYPE", "")) and is_many(environ["REQUEST_METHOD"], environ["PATH_INFO"])

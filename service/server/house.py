@@ -52,7 +52,9 @@ class House:
 
     What must not be kept waiting is the loop: `is_short` (method, path, bytes of body) says what is worth a try in
     it. If that turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
-    `is_stream` (environ) says whose bodies may be of any length. `told` (connections) hears how many there are, those
+    `is_stream` (environ) says whose bodies may be of any length; these, and what brings many clients (`is_many`, method
+    and path), have threads of their own, `many_at_once`: in as few as are worth it, which then have their memory in the
+    processor's cache, and nobody else waits behind them. `told` (connections) hears how many there are, those
     that are still being greeted included, whenever that changes.
     """
 
@@ -65,11 +67,15 @@ class House:
         body_limit: Callable[[str], int],
         is_short: Callable[[str, str, int], bool],
         is_stream: Callable[[Environ], bool] = lambda environ: False,
+        is_many: Callable[[str, str], bool] = lambda method, path: False,
+        many_at_once: int = 1,
         told: Callable[[int], None] = lambda connections: None,
     ) -> None:
         self._app = app
         self._loop = loop
         self._threads = ThreadPoolExecutor(threads, "recurve-request")
+        self._many = ThreadPoolExecutor(many_at_once, "recurve-many")
+        self._is_many = is_many
         self._is_short = is_short
         self._held = 0
         self.bounds = bounds
@@ -132,7 +138,9 @@ class House:
             else:
                 answered(exchange, *said)
                 return
-        future = self._loop.run_in_executor(self._threads, answer, self._app, exchange, close)
+        many = self._is_many(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        threads = self._many if many else self._threads
+        future = self._loop.run_in_executor(threads, answer, self._app, exchange, close)
         future.add_done_callback(partial(self._tell, exchange, answered))
 
     def _tell(self, exchange: Exchange, answered: Answered, future: asyncio.Future[tuple[bytes, bool]]) -> None:
@@ -142,10 +150,10 @@ class House:
     def stream(self, exchange: Exchange, inlet: Inlet, close: bool, peer: Peer) -> Stream:
         """The answer to a request whose body may be of any length, not begun yet."""
         self.answers += 1
-        return Stream(self._app, exchange, inlet, close, peer, self._in_thread)
+        return Stream(self._app, exchange, inlet, close, peer, self._in_turn)
 
-    def _in_thread(self, work: Callable[[], Done], done: Callable[[Done], None]) -> None:
-        future = self._loop.run_in_executor(self._threads, work)
+    def _in_turn(self, work: Callable[[], Done], done: Callable[[Done], None]) -> None:
+        future = self._loop.run_in_executor(self._many, work)
         future.add_done_callback(lambda ended: None if ended.cancelled() else done(ended.result()))
 
     def look_at_the_clock(self) -> None:
@@ -162,4 +170,5 @@ class House:
 
     def close(self) -> None:
         """Gives the threads back; what they are at ends first."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._many):
+            threads.shutdown(wait=True, cancel_futures=True)

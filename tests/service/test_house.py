@@ -23,6 +23,7 @@ HEAD_BYTES = 70_000
 
 class Guests:
     """A house with an application of its own. Of a path, /long gives way and waits for `gate`, /big answers 40 kB.
+    What begins with /many brings many clients.
 
     Its clock is turned (`turn`), a tick for each round of the loop: a machine that stands still makes nobody late.
     """
@@ -31,7 +32,10 @@ class Guests:
         self.loop = asyncio.get_running_loop()
         self.gate = threading.Event()
         bounds = Bounds(4094, 8190, HEAD_BYTES, 100, patience_s, keepalive_s)
-        self.house = House(self.app, self.loop, 2, bounds, lambda method: 100_000, lambda *request: True)
+        self.house = House(
+            self.app, self.loop, 2, bounds, lambda method: 100_000, lambda *request: True,
+            is_many=lambda method, path: path.startswith("/many"),
+        )  # fmt: skip
         self.now = 0.0
         self.house.now = lambda: self.now
         self.connections = []
@@ -41,7 +45,7 @@ class Guests:
         if path == "/silent":
             give_way()
             return []
-        if path == "/long":
+        if path in ("/long", "/many/long"):
             give_way()
             assert self.gate.wait(BOUND_S)
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -356,3 +360,16 @@ async def test_a_new_connection_that_asks_for_nothing_does_not_hold_up_a_stop_fo
         assert guests.house.guests, "it may still ask"
         guests.turn(0.01)
         assert await guests.whole(silent) == b""
+
+
+@visit
+async def test_requests_of_many_clients_keep_nobody_else_waiting_however_many_there_are():
+    async with open_house(patience_s=BOUND_S) as guests:
+        crowds = [await guests.arrive() for _ in range(5)]
+        for peer in crowds:
+            await guests.loop.sock_sendall(peer, post("/many/long", b"{}", more="Connection: close\r\n"))
+        alone = await guests.arrive()
+        await guests.loop.sock_sendall(alone, post("/silent", b"{}"))
+        assert statuses(await guests.whole(alone)) == [500]  # it gave way to a thread, which was free
+        guests.gate.set()
+        assert [statuses(await guests.whole(peer)) for peer in crowds] == [[200]] * 5
