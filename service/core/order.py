@@ -14,6 +14,8 @@ from service.core.types import FloatArray, GapPolicy
 
 _SHAPE = struct.Struct("<QQ?")  # of a digest's content: observations, values of each, whether with times
 
+_MINUS_ZERO = np.float32(-0.0).tobytes()  # found where there is none, too: across two numbers
+
 
 def digest_of(request: PredictRequest) -> bytes:
     """8 bytes over the parsed content (values, times, gap policy): a retry over any protocol has the same."""
@@ -23,7 +25,8 @@ def digest_of(request: PredictRequest) -> bytes:
 
 def plain_bytes(observations: FloatArray) -> bytes:
     """Observations as they are digested: -0.0 is 0.0."""
-    return (observations + np.float32(0)).tobytes()
+    plain = observations.tobytes()
+    return (observations + np.float32(0)).tobytes() if _MINUS_ZERO in plain else plain
 
 
 def content_digest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from math import nextafter
+from struct import Struct
 from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -83,7 +84,8 @@ class ModelSpec:
     feature, the target that predicts it; None if some feature is not predicted. ``observed`` (K,) int: for each
     target, the feature that observes it, -1 if none does. `limits`: for each target the least and the most that can
     be observed; empty where nothing is known of it. `marked`: for each target that feature, and how large an
-    error counts at most and at least. `ranges`: for each feature the least and the most that is taken.
+    error counts at most and at least. `ranges`: for each feature the least and the most that is taken. `row`: an
+    observation's numbers as the bytes of a row of float32.
     """
 
     name: str
@@ -105,6 +107,7 @@ class ModelSpec:
     limits: tuple[tuple[float, float], ...] = ()
     marked: tuple[tuple[int, float, float], ...] = field(init=False)
     ranges: tuple[tuple[float, float], ...] = field(init=False)
+    row: Struct = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         errors = ((MOST_ERROR * target.scale, LEAST_ERROR * target.scale) for target in self.targets)
@@ -118,6 +121,7 @@ class ModelSpec:
             for feature in self.features
         )
         object.__setattr__(self, "ranges", tuple(ranges))
+        object.__setattr__(self, "row", Struct(f"<{len(self.features)}f"))
 
     @property
     def columns(self) -> int:
