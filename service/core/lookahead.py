@@ -59,8 +59,7 @@ def stretched_ends(
         factor = exp(log)
         middle = lower if point < lower else upper if point > upper else point
         low, high = middle - factor * (middle - lower), middle + factor * (upper - middle)
-        ends.append(low if low > least else min(least, lower))
-        ends.append(high if high < most else max(most, upper))
+        ends += (low if low > least else min(least, lower), high if high < most else max(most, upper))
     return ends
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ STRETCH_MOST = math.log(100.0)  # an interval is at most 100 times as wide as th
 ANOMALY_AFTER = 20  # scored observations, until there is something to compare an error with
 MOST_ANOMALY = 1e9
 _UNMARKED = (0.0,) * MARKS
+_STRETCH_LEAST = -STRETCH_MOST
+_NO_STRETCH = repeat(0.0)
 _NO_ENDS: tuple[Iterable[float], Iterable[float], float] = repeat(0.0), repeat(0.0), 0.0  # lower, upper, whether any
 
 
@@ -81,43 +84,45 @@ def score(
     One loop over plain numbers: for a handful of targets that is ten times as fast as small arrays. Of `live.sums` each
     target takes the next four.
     """
-    weight, old = live.weight, iter(live.sums)
+    weight, old, known = live.weight, iter(live.sums), live.scored >= ANOMALY_AFTER
     sums: list[float] = []
     marks: list[float] = []
-    known, anomaly = live.scored >= ANOMALY_AFTER, []
-    adapted, alpha = None if stretch is None or spec.level is None else list(stretch), 1.0 - (spec.level or 0.0)
+    anomaly: list[float] = []
+    adapted: list[float] = []
+    alpha = 1.0 - (spec.level or 0.0)
+    hit, miss = STRETCH * (0.0 - alpha), STRETCH * (1.0 - alpha)
     lowers, uppers, bounded = _NO_ENDS if ends is None else (ends[::2], ends[1::2], 1.0)
-    k = -1
-    for (feature, most, least), predicted, lower, upper, was_absolute, was_squared, was_naive, was_covered in zip(
-        spec.marked, points, lowers, uppers, old, old, old, old, strict=False
-    ):
-        k += 1
+    adapts = bounded and stretch is not None and spec.level is not None
+    each = zip(spec.marked, points, lowers, uppers, stretch or _NO_STRETCH, old, old, old, old, strict=False)
+    for (feature, most, least), predicted, lower, upper, log, was_absolute, was_squared, was_naive, was_covered in each:
         if feature < 0:
             marks += _UNMARKED
             anomaly.append(math.nan)
+            adapted.append(log)
             sums += (DECAY * was_absolute, DECAY * was_squared, DECAY * was_naive, DECAY * was_covered)
             continue
-        value, covered = seen[feature], 0.0
+        value = seen[feature]
         absolute, step = abs(value - predicted), abs(value - before[feature])
         if known:
-            usual = math.sqrt(was_squared / weight)
+            usual = sqrt(was_squared / weight)
             ratio = absolute / (usual if usual > least else least)
             anomaly.append(ratio if ratio < MOST_ANOMALY else MOST_ANOMALY)
-        absolute, step = absolute if absolute < most else most, step if step < most else most
+        if not absolute < most:
+            absolute = most
+        if not step < most:
+            step = most
+        covered = 1.0 if bounded and lower <= value <= upper else 0.0
+        if adapts:
+            log += hit if covered else miss
+            adapted.append(log if _STRETCH_LEAST < log < STRETCH_MOST else math.copysign(STRETCH_MOST, log))
         squared, naive_squared = absolute * absolute, step * step
-        if bounded:
-            if lower <= value <= upper:
-                covered = 1.0
-            if adapted is not None:
-                log = adapted[k] + STRETCH * (1.0 - covered - alpha)
-                adapted[k] = log if -STRETCH_MOST < log < STRETCH_MOST else math.copysign(STRETCH_MOST, log)
         sums += (
             DECAY * was_absolute + absolute, DECAY * was_squared + squared,
             DECAY * was_naive + naive_squared, DECAY * was_covered + covered,
         )  # fmt: skip
         marks += (1.0, absolute, squared, naive_squared, covered, bounded)
     after = LiveErrors(live.scored + 1, weight * DECAY + 1.0, tuple(sums))
-    return Scored(after, marks, stretch if adapted is None else tuple(adapted), anomaly if known else None)
+    return Scored(after, marks, tuple(adapted) if adapts else stretch, anomaly if known else None)
 
 
 def marks_of(sums: list[float] | None) -> Marks | None:
