@@ -98,11 +98,12 @@ class Predictor:
         digest = order.digest_of(request)
 
         def attempt() -> Answer | None:
-            recent = self._recent.take(key)
-            if recent is not None and (carried := self._carry(model, key, recent, request, digest)) is not None:
-                if self._put(key, recent, carried):
-                    return carried.answer
-                self._recent.overtaken(key)
+            if (recent := self._recent.take(key)) is not None:
+                carried = self._carry(model, key, recent, request, digest, own=True)
+                if carried is not None:
+                    if self._put(key, recent, carried):
+                        return carried.answer
+                    self._recent.overtaken(key)
             stored, swept = self._records.find(key), False
             record: Record | str | None
             if stored is None:
@@ -265,13 +266,14 @@ class Predictor:
         )
 
     def _carry(
-        self, model: ServedModel, key: ClientKey, stored: Stored, request: PredictRequest, digest: bytes
-    ) -> Carried | None:
-        """The request as a common step, None if it is none."""
+        self, model: ServedModel, key: ClientKey, stored: Stored, request: PredictRequest, digest: bytes, *,
+        own: bool = False,
+    ) -> Carried | None:  # fmt: skip
+        """The request as a common step, None if it is none. `own`: see Carrier.step."""
         carrier = self._carriers.of(model)
         if carrier is None:
             return None
-        return carrier.step(key, stored.blob, request, digest, self._clock())
+        return carrier.step(key, stored.blob, request, digest, self._clock(), own=own)
 
     def _carrier(self, model: ServedModel) -> Carrier | None:
         limits = self._limits

@@ -20,7 +20,7 @@ DAY = 24 * HOUR
 class LongWay(Predictor):
     """A Predictor that takes no short cut."""
 
-    def _carry(self, *_):
+    def _carry(self, *_, **__):
         return None
 
 
@@ -29,8 +29,8 @@ class Counting(Predictor):
 
     carried = 0
 
-    def _carry(self, *args):
-        found = super()._carry(*args)
+    def _carry(self, *args, **more):
+        found = super()._carry(*args, **more)
         self.carried += found is not None
         return found
 
