@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -12,20 +14,20 @@ from service.core.requests import Answer, ClientView, GateTrace, Previous
 from service.core.types import FloatArray, ModelSpec
 from service.http.times import iso_time
 
+_NO_BOUNDS = repeat(math.nan), repeat(math.nan)
+_NOT_SCORED = repeat(None)
+
 
 def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
     """A predict's, a priming's or a forecast's answer; with `every`, one prediction per observation as well."""
-    spec, rows = result.spec, len(result.y)
-    state = result.state
+    spec, version, name, step, y, interval, ahead, previous, state, level, *_ = result
     body: dict[str, Any] = {
         "model": spec.name,
-        "version": result.version,
-        "client": result.client,
-        "step": result.step,
-        "prediction": _prediction(
-            spec, result.level, result.y[-1], None if result.interval is None else result.interval[-1]
-        ),
-        "previous": None if result.previous is None else _previous(spec, result.previous),
+        "version": version,
+        "client": name,
+        "step": step,
+        "prediction": _prediction(spec, level, y[-1], None if interval is None else interval[-1]),
+        "previous": None if previous is None else _previous(spec, previous),
         "state": {
             "status": state.status,
             "reason": state.reason,
@@ -35,21 +37,18 @@ def answer(result: Answer, *, every: bool = False) -> dict[str, Any]:
     }
     if state.last_seen is not None:
         body["state"]["last_seen"] = iso_time(state.last_seen)
-    if result.ahead is not None:
+    if ahead is not None:
         body["forecast"] = [
-            {"horizon": h, "prediction": _prediction(spec, result.level, row, row[:, 1:])}
-            for h, row in enumerate(result.ahead, 1)
+            {"horizon": h, "prediction": _prediction(spec, level, row, row[:, 1:])} for h, row in enumerate(ahead, 1)
         ]
     if every:
-        first = result.step - rows + 1
+        first = step - len(y) + 1
         body["predictions"] = [
             {
                 "step": first + i,
-                "prediction": _prediction(
-                    spec, result.level, result.y[i], None if result.interval is None else result.interval[i]
-                ),
+                "prediction": _prediction(spec, level, row, None if interval is None else interval[i]),
             }
-            for i in range(rows)
+            for i, row in enumerate(y)
         ]
     return body
 
@@ -160,23 +159,21 @@ def version(served: Served) -> dict[str, Any]:
 
 def _prediction(spec: ModelSpec, level: float | None, y: FloatArray, interval: FloatArray | None) -> dict[str, Any]:
     """``y`` (K, 1 + Q) or (K, 3), ``interval`` (K, 2) or None -> one object per target."""
+    lowers, uppers = _NO_BOUNDS if interval is None else (interval[:, 0], interval[:, 1])
     targets = {}
-    for k, target in enumerate(spec.targets):
+    for target, value, lower, upper in zip(spec.targets, y[:, 0], lowers, uppers, strict=False):  # see _previous
         bounds = None
-        if interval is not None and interval[k, 0] == interval[k, 0]:  # NaN: the model has no bounds
-            bounds = {"level": level, "lower": interval[k, 0], "upper": interval[k, 1]}
-        targets[target.name] = {"value": y[k, 0], "interval": bounds, "unit": target.unit}
+        if lower == lower:  # NaN: the model has no bounds
+            bounds = {"level": level, "lower": lower, "upper": upper}
+        targets[target.name] = {"value": value, "interval": bounds, "unit": target.unit}
     return targets
 
 
 def _previous(spec: ModelSpec, previous: Previous) -> dict[str, Any]:
-    error, anomaly = previous.observed - previous.predicted, previous.anomaly
+    # an array that is iterated to its end makes an error there, which takes as long as all else: targets end first
+    predicted, observed, anomaly = previous
+    scores = _NOT_SCORED if anomaly is None else anomaly
     return {
-        target.name: {
-            "predicted": previous.predicted[k],
-            "observed": previous.observed[k],
-            "error": error[k],
-            "anomaly": None if anomaly is None else anomaly[k],
-        }
-        for k, target in enumerate(spec.targets)
+        target.name: {"predicted": told, "observed": seen, "error": seen - told, "anomaly": score}
+        for target, told, seen, score in zip(spec.targets, predicted, observed, scores, strict=False)
     }
