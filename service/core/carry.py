@@ -25,7 +25,7 @@ from service.core.registry import STABLE, ServedModel
 from service.core.requests import Answer, Marks, PredictRequest, Previous, StateInfo
 from service.core.scoring import observed_targets, score
 from service.core.sealed import SEAL_SIZE, quick_checksum
-from service.core.types import ClientKey, FloatArray
+from service.core.types import ClientKey, FloatArray, of_tuple
 
 FLOAT32 = np.dtype(np.float32)  # as a type it would be looked up at each use
 
@@ -35,6 +35,10 @@ class Carried(NamedTuple):
 
     blob: bytes
     answer: Answer
+
+
+_carried, _answer, _previous = of_tuple(Carried), of_tuple(Answer), of_tuple(Previous)
+_state, _marks = of_tuple(StateInfo), of_tuple(Marks)
 
 
 class Carrier:
@@ -127,17 +131,22 @@ class Carrier:
             )
         )  # fmt: skip
         targets = self._targets
-        previous = Previous(
-            np.ndarray((targets,), FLOAT32, end, shapes.points_at),
-            observations[0] if self._observes_all else observed_targets(spec, observations[0]),
-            None if anomaly is None else np.ndarray((targets,), FLOAT32, end, shapes.anomaly_at),
+        previous = _previous(
+            (
+                np.ndarray((targets,), FLOAT32, end, shapes.points_at),
+                observations[0] if self._observes_all else observed_targets(spec, observations[0]),
+                None if anomaly is None else np.ndarray((targets,), FLOAT32, end, shapes.anomaly_at),
+            )
         )
-        answer = Answer(
-            spec, spec.version, key.client, step + 1, y,
-            np.ndarray((1, targets, 2), FLOAT32, end, shapes.ends_at) if self._bounded else None, None, previous,
-            StateInfo("carried", None, behind + 1), spec.level, marks=Marks(tuple(marks)), begun=created,
+        interval = np.ndarray((1, targets, 2), FLOAT32, end, shapes.ends_at) if self._bounded else None
+        info = _state(("carried", None, behind + 1, 0, None))
+        answer = _answer(
+            (
+                spec, spec.version, key.client, step + 1, y, interval, None, previous, info, spec.level, False, created,
+                _marks((tuple(marks),)), None,
+            )
         )  # fmt: skip
-        return Carried(b"".join((MAGIC, quick_checksum(key, body), body)), answer)
+        return _carried((b"".join((MAGIC, quick_checksum(key, body), body)), answer))
 
     def _follows(self, time: float, last_time: float) -> bool:
         """Whether an observation of `time` comes right after one of `last_time` (NaN: unknown)."""

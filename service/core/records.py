@@ -12,11 +12,13 @@ from service.core.errors import RecordCorrupt
 from service.core.ports import Clock, StateStore, Stored
 from service.core.record import Record, decode, encode
 from service.core.tombstones import Tombstone, stone_key, tombstone_of
-from service.core.types import ClientKey, ModelSpec
+from service.core.types import ClientKey, ModelSpec, of_tuple
 
 logger = logging.getLogger(__name__)
 
 CORRUPT = "corrupt"
+
+_stored = of_tuple(Stored)
 
 
 class Records:
@@ -52,7 +54,7 @@ class Records:
 
     def put(self, key: ClientKey, stored: Stored | None, blob: bytes) -> Stored | None:
         """`save`, of a record in bytes: what is stored now, None if another writer was first."""
-        now = Stored(self._nonce(), blob)
+        now = _stored((self._nonce(), blob))
         saved = self._store.save(key, None if stored is None else stored.nonce, now.nonce, blob)
         return now if saved else None
 

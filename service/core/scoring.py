@@ -12,7 +12,7 @@ import numpy as np
 
 from service.core.record import LIVE_SUMS, LiveErrors
 from service.core.requests import MARKS, Live, Marks
-from service.core.types import FloatArray, ModelSpec
+from service.core.types import FloatArray, ModelSpec, of_tuple
 
 WINDOW = 256  # observations the live errors remember, exponentially weighted
 DECAY = 1.0 - 1.0 / WINDOW
@@ -57,6 +57,9 @@ class Scored(NamedTuple):
     marks: list[float]
     stretch: tuple[float, ...] | None
     anomaly: list[float] | None
+
+
+_scored = of_tuple(Scored)
 
 
 def score(
@@ -122,7 +125,7 @@ def score(
         )  # fmt: skip
         marks += (1.0, absolute, squared, naive_squared, covered, bounded)
     after = LiveErrors(live.scored + 1, weight * DECAY + 1.0, tuple(sums))
-    return Scored(after, marks, tuple(adapted) if adapts else stretch, anomaly if known else None)
+    return _scored((after, marks, tuple(adapted) if adapts else stretch, anomaly if known else None))
 
 
 def marks_of(sums: list[float] | None) -> Marks | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.core.errors import InvalidInput
 from service.core.requests import PredictRequest
-from service.core.types import FloatArray, GapPolicy, ModelSpec
+from service.core.types import FloatArray, GapPolicy, ModelSpec, of_tuple
 from service.http.errors import MalformedBody
 from service.http.observations import observations_array
 from service.http.times import parse_times
@@ -20,6 +20,8 @@ STEP_MAX = 2**53  # the largest integer that every JSON client reads exactly
 
 _MARKS_EACH = 4  # of one observation besides its values': around it, and around its time
 _MARKS_ELSE = 4000  # whatever else a small body may be nested into: that is for the parser to name
+
+_request = of_tuple(PredictRequest)
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -188,15 +190,8 @@ def predict_request(
         if len(raw_times) != n:
             raise InvalidInput("times", f"need one for each observation: {n}, got {len(raw_times)}")
         times = parse_times(raw_times, time_fields)
-    return PredictRequest(
-        observations=observations,
-        times=times,
-        step=body.step,
-        idempotency_key=idempotency_key,
-        gap=getattr(body, "gap", None),
-        horizon=getattr(body, "horizon", 1),
-        checked=spec,
-    )
+    gap, horizon = getattr(body, "gap", None), getattr(body, "horizon", 1)
+    return _request((observations, times, body.step, idempotency_key, gap, horizon, spec))
 
 
 class ForkBody(Body):
