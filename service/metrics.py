@@ -23,7 +23,7 @@ from service.core.types import ModelSpec
 from service.drift.metrics import DriftMetrics
 from service.live import LiveErrorSums
 from service.logged import LoggedObservations
-from service.sessions import Sessions
+from service.sessions import Adds, Sessions
 from service.tally import Tally
 from service.timing import (
     VERBS,
@@ -62,6 +62,7 @@ class Metrics:
         self._shared_dir = shared_dir
         self._registry = CollectorRegistry()
         self._tally = Tally()
+        self._usual: dict[tuple[str, str, int, str, int | str], tuple[Adds, Adds | None]] = {}
         self._request_s = Histogram(
             "recurve_request_seconds",
             "Time to answer.",
@@ -107,10 +108,22 @@ class Metrics:
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, answer: Answer | None) -> None:
         """Count one finished request. A model is named only by an answer, never by a path."""
-        self._tally.timed(self._request_s, route, method if method in _METHODS else "other", status).observe(seconds)
-        if route == PREDICT_ROUTE:
-            model, version = ("", "") if answer is None else (answer.spec.name, answer.version)
-            self._tally.counted(self._predicts, model, version, status).add(1.0)
+        model, version = ("", "") if answer is None else (answer.spec.name, answer.version)
+        request = route, method if method in _METHODS else "other", status, model, version
+        known = self._usual.get(request)
+        if known is None:
+            known = self._usual[request] = self._instruments(*request)
+        observe, add = known
+        observe(seconds)
+        if add is not None:
+            add(1.0)
+
+    def _instruments(
+        self, route: str, method: str, status: int, model: str, version: int | str
+    ) -> tuple[Adds, Adds | None]:
+        """What times a request as this one, and counts it if it is a predict."""
+        predicts = self._tally.counted(self._predicts, model, version, status).add if route == PREDICT_ROUTE else None
+        return self._tally.timed(self._request_s, route, method, status).observe, predicts
 
     def count_items(self, model: str, version: int | str, status: int, items: int) -> None:
         """Count items of a bulk request, each as a predict; a model is named only by answers."""
