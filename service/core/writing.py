@@ -22,7 +22,7 @@ def until_saved(locks: StripedLocks, key: ClientKey, attempt: Callable[[], T | N
     """
     deadline = time.monotonic() + bound_s
     lock = locks.of(key)
-    if not lock.acquire(timeout=0 if is_hurried() else bound_s):
+    if not lock.acquire(False) and (is_hurried() or not lock.acquire(timeout=bound_s)):
         give_way()
         raise Contended(f"others wait for client {key.client!r} as well; send it again")
     try:

@@ -147,7 +147,7 @@ def answer(app: App, exchange: Exchange, close: bool) -> tuple[bytes, bool]:
 
 def encoded(exchange: Exchange, status: str, headers: list[tuple[str, str]], body: bytes, close: bool) -> bytes:
     """A whole answer as it goes over the wire."""
-    head = "".join(map("%s: %s\r\n".__mod__, headers))
+    head = "".join([f"{name}: {value}\r\n" for name, value in headers])
     bodiless = status.startswith(("1", "204", "304")) or exchange.environ["REQUEST_METHOD"] == "HEAD"
     if not bodiless and not _tells_length(headers):
         head += f"Content-Length: {len(body)}\r\n"
