@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.core import parts
 from service.core.errors import RecurveError
 from service.core.predictor import Limits, Predictor
 from service.core.record import decode, encode
@@ -167,6 +168,16 @@ def test_intervals_from_residuals_and_none_at_all_step_alike(more):
     for i in range(30):
         pair.send(i * i % 11)
     assert pair.carried == 29
+
+
+def test_records_of_more_shapes_than_are_kept_step_all_the_same(monkeypatch):
+    """A record of each of a growing context's lengths, the shapes known before let go again and again."""
+    monkeypatch.setattr(parts, "_MOST_SHAPES", 2)
+    pair = Pair(make_spec(("a", "b")))
+    pair.send((0.0, 1.0), (1.0, 0.0), (2.0, 2.0))  # an answer of three rows is a shape of its own
+    for i in range(40):
+        pair.send((float(i % 7), float(i % 5)))
+    assert pair.carried == 40
 
 
 def test_a_damaged_record_is_no_common_step():
