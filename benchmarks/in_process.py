@@ -100,7 +100,7 @@ def in_process(models: Path) -> Iterator[Asked]:
         service = build(Settings(models_dir=models, state_url=f"sqlite:///{folder}/state", log_level="warning"))
         loop = asyncio.new_event_loop()
         try:
-            asked = Asked(House(service.app, loop, 2, BOUNDS, service.body_limit, service.is_short), loop)
+            asked = Asked(House(service.app, loop, 2, BOUNDS, service.kinds), loop)
             asked.predict(WARM)
             yield asked
         finally:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from flask import Flask
 
@@ -29,7 +27,7 @@ from service.drift.watch import DriftWatch
 from service.engines import open_engine
 from service.http.app import create_app
 from service.http.context import TENANT, Collaborators, HttpLimits
-from service.http.sizes import body_limit, is_many, is_short, is_stream
+from service.http.sizes import Kinds
 from service.judge import Judge, PairedSums, Terms
 from service.labels import RepositoryLabels
 from service.loader import Loader
@@ -59,7 +57,7 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One worker's service, built and running. What its server is to know of requests is `http.sizes`'."""
+    """One worker's service, built and running. `kinds` tells its server of requests."""
 
     app: Flask
     registry: Registry
@@ -67,11 +65,7 @@ class Service:
     loader: Loader
     metrics: Metrics
     background: tuple[Background, ...]
-    body_limit: Callable[[str], int]
-    is_short: Callable[[str, str, int], bool]
-    is_stream: Callable[[Mapping[str, Any]], bool]
-    is_many: Callable[[str, str], bool]
-    many_at_once: int
+    kinds: Kinds
 
     def close(self) -> None:
         """Stop what goes on in the background, the last begun first, and give the store's files back."""
@@ -153,9 +147,8 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
     background = tuple(each for each in parts if each is not None)
     for each in background:
         each.start()
-    limit, short = partial(body_limit, http_limits), partial(is_short, is_local(settings.state_url))
-    decides = limit, short, is_stream, is_many, http_limits.bulk_at_once
-    service = Service(app, registry, store, loader, metrics, background, *decides)
+    kinds = Kinds(http_limits, is_local(settings.state_url))
+    service = Service(app, registry, store, loader, metrics, background, kinds)
     app.extensions["recurve"] = service
     return service
 

@@ -47,15 +47,33 @@ class Bounds:
     keepalive_s: float
 
 
+class Kinds(Protocol):
+    """What may be known of a request before the application sees it."""
+
+    @property
+    def many_at_once(self) -> int:
+        """How many requests that bring many clients are worth being worked on at a time."""
+
+    def body_limit(self, method: str) -> int:
+        """The most bytes of body that are taken."""
+
+    def is_short(self, method: str, path: str, size: int) -> bool:
+        """Whether it is worth a try in the loop, which must not be kept waiting; `size`: of the body, bytes."""
+
+    def is_many(self, method: str, path: str) -> bool:
+        """Whether it brings many clients."""
+
+    def is_stream(self, environ: Environ) -> bool:
+        """Whether its body may be of any length; such requests bring many clients."""
+
+
 class House:
     """One worker's connections. All methods run in the event loop, and so does the application for short requests.
 
-    What must not be kept waiting is the loop: `is_short` (method, path, bytes of body) says what is worth a try in
-    it. If that turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
-    `is_stream` (environ) says whose bodies may be of any length; these, and what brings many clients (`is_many`, method
-    and path), have threads of their own, `many_at_once`: in as few as are worth it, which then have their memory in the
-    processor's cache, and nobody else waits behind them. `told` (connections) hears how many there are, those
-    that are still being greeted included, whenever that changes.
+    If one of these turns out to mean waiting (WouldWait), and for everything else, a thread calls the application.
+    Requests that bring many clients have threads of their own, as few as are worth it: these then have their memory in
+    the processor's cache, and nobody else waits behind them. `told` (connections) hears how many connections there are,
+    those that are still being greeted included, whenever that changes.
     """
 
     def __init__(
@@ -64,24 +82,19 @@ class House:
         loop: asyncio.AbstractEventLoop,
         threads: int,
         bounds: Bounds,
-        body_limit: Callable[[str], int],
-        is_short: Callable[[str, str, int], bool],
-        is_stream: Callable[[Environ], bool] = lambda environ: False,
-        is_many: Callable[[str, str], bool] = lambda method, path: False,
-        many_at_once: int = 1,
+        kinds: Kinds,
         told: Callable[[int], None] = lambda connections: None,
     ) -> None:
         self._app = app
         self._loop = loop
         self._threads = ThreadPoolExecutor(threads, "recurve-request")
-        self._many = ThreadPoolExecutor(many_at_once, "recurve-many")
-        self._is_many = is_many
-        self._is_short = is_short
+        self._many = ThreadPoolExecutor(kinds.many_at_once, "recurve-many")
+        self._is_short, self._is_many = kinds.is_short, kinds.is_many
         self._held = 0
         self.bounds = bounds
         self.heads = Heads()
-        self.body_limit = body_limit
-        self.is_stream = is_stream
+        self.body_limit = kinds.body_limit
+        self.is_stream = kinds.is_stream
         self.now = loop.time
         self.soon: Callable[[Callable[[], None]], Any] = loop.call_soon
         self.guests: set[Guest] = set()

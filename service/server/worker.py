@@ -82,8 +82,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
         bounds = Bounds(
             line, field, line + HEAD_BYTES, cfg.limit_request_fields, settings.read_timeout_s, cfg.keepalive
         )
-        decides = service.body_limit, service.is_short, service.is_stream, service.is_many, service.many_at_once
-        self._house = House(self.wsgi, self.loop, settings.threads, bounds, *decides, told=self.seat.tell)
+        self._house = House(self.wsgi, self.loop, settings.threads, bounds, service.kinds, self.seat.tell)
         self._greeting: set[asyncio.Task[None]] = set()
         self._return: asyncio.TimerHandle | None = None
         for listener in self.sockets:

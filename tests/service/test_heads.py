@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,8 +21,14 @@ class Readings:
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         bounds = Bounds(200, 8190, 70_000, 100, 1.0, 1.0)
-        is_stream = lambda environ: "ndjson" in environ.get("CONTENT_TYPE", "")  # noqa: E731
-        self.house = House(None, self.loop, 1, bounds, lambda method: 5000, lambda *request: True, is_stream)
+        kinds = SimpleNamespace(
+            many_at_once=1,
+            body_limit=lambda method: 5000,
+            is_short=lambda *request: True,
+            is_many=lambda *request: False,
+            is_stream=lambda environ: "ndjson" in environ.get("CONTENT_TYPE", ""),
+        )
+        self.house = House(None, self.loop, 1, bounds, kinds)
         self.seen = []
 
     def reader(self):

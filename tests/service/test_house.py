@@ -21,9 +21,26 @@ BOUND_S = 120.0
 HEAD_BYTES = 70_000
 
 
+class Kinds:
+    """Everything is worth a try in the loop, what begins with /many brings many clients, nothing is a stream."""
+
+    many_at_once = 1
+
+    def body_limit(self, method):
+        return 100_000
+
+    def is_short(self, method, path, size):
+        return True
+
+    def is_many(self, method, path):
+        return path.startswith("/many")
+
+    def is_stream(self, environ):
+        return False
+
+
 class Guests:
     """A house with an application of its own. Of a path, /long gives way and waits for `gate`, /big answers 40 kB.
-    What begins with /many brings many clients.
 
     Its clock is turned (`turn`), a tick for each round of the loop: a machine that stands still makes nobody late.
     """
@@ -32,10 +49,7 @@ class Guests:
         self.loop = asyncio.get_running_loop()
         self.gate = threading.Event()
         bounds = Bounds(4094, 8190, HEAD_BYTES, 100, patience_s, keepalive_s)
-        self.house = House(
-            self.app, self.loop, 2, bounds, lambda method: 100_000, lambda *request: True,
-            is_many=lambda method, path: path.startswith("/many"),
-        )  # fmt: skip
+        self.house = House(self.app, self.loop, 2, bounds, Kinds())
         self.now = 0.0
         self.house.now = lambda: self.now
         self.connections = []
