@@ -43,17 +43,17 @@ class Forecast(keras.layers.Layer):  # type: ignore[misc]
 
     def normal(self, h: Any) -> Any:
         """``h`` (…, K (1 + Q)) -> (…, K, 1 + Q): point and rising quantiles, still in units of `changes`."""
-        h = ops.reshape(h, (*ops.shape(h)[:-1], len(self.observed), 1 + self.quantiles))
+        h = ops.reshape(h, (*_known(ops.shape(h)[:-1]), len(self.observed), 1 + self.quantiles))
         if self.quantiles == 0:
             return h
-        middle, steps = (self.quantiles - 1) // 2, ops.softplus(h[..., 2:]) * self.spread[:, None]
-        rising = [h[..., 1:2]]
+        middle, steps = (self.quantiles - 1) // 2, ops.softplus(_columns(h, 2)) * self.spread[:, None]
+        rising = [_columns(h, 1, 2)]
         # one sum after the other, not a matrix of sums: what is not negative, added, never rounds to something smaller
         for index in range(middle, self.quantiles - 1):
-            rising.append(rising[-1] + steps[..., index : index + 1])
+            rising.append(rising[-1] + _columns(steps, index, index + 1))
         for index in range(middle - 1, -1, -1):
-            rising.insert(0, rising[0] - steps[..., index : index + 1])
-        return ops.concatenate([h[..., :1], *rising], axis=-1)
+            rising.insert(0, rising[0] - _columns(steps, index, index + 1))
+        return ops.concatenate([_columns(h, 0, 1), *rising], axis=-1)
 
     def call(self, inputs: Sequence[Any]) -> Any:
         h, x, *scales = inputs
@@ -64,7 +64,7 @@ class Forecast(keras.layers.Layer):  # type: ignore[misc]
 
     def raw(self, normal: Any, last: Any, scale: Any) -> Any:
         """``normal`` (…, K, 1 + Q) changes, ``last`` (…, K) last values or their logarithms -> raw units."""
-        z = last[..., None] + normal * scale[..., None]
+        z = ops.expand_dims(last, -1) + normal * ops.expand_dims(scale, -1)
         floors = [self.floors[index] for index in self.observed]
         if all(floor is None for floor in floors):
             return z
@@ -89,3 +89,18 @@ class Forecast(keras.layers.Layer):  # type: ignore[misc]
             "running_scale": self.running_scale,
         }
         return {**super().get_config(), **own}
+
+
+# How this is written decides which kernels LiteRT runs it with: XNNPACK's take neither shapes that are computed nor
+# slices with an ellipsis or a new axis.
+
+
+def _known(shape: Sequence[Any]) -> list[Any]:
+    """A shape to reshape to; -1 for its dimension that is not known before the graph runs, if there is just one."""
+    unknown = [at for at, size in enumerate(shape) if not isinstance(size, int)]
+    return [-1 if unknown == [at] else size for at, size in enumerate(shape)]
+
+
+def _columns(values: Any, begin: int, end: int | None = None) -> Any:
+    """Columns of the last axis."""
+    return values[(*(slice(None),) * (len(values.shape) - 1), slice(begin, end))]

@@ -93,7 +93,7 @@ class PrepareCell(keras.layers.Layer):  # type: ignore[misc]
         per_change = _row([1.0 / each for each in self.changes])
         step = seen * (z - last) * per_change
         levels = [(z - _row(self.means)) * _row([1.0 / each for each in self.deviations])] if self.level else []
-        state = [z, ops.ones_like(seen)]
+        state = [z, ops.maximum(seen, 1.0)]  # ones, without asking for a shape: see `heads`
         distances = [step]
         for constant, mean in zip(self.averages, memory, strict=False):
             # from a fresh state (seen = 0) the mean is z itself

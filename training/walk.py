@@ -61,7 +61,7 @@ class Walk:
 
         def call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if self.gate_outputs.get(key):
-                values = gate_values(layer.cell, _first(args, kwargs)[:, 0], self._states(self.slots[key], state))
+                values = gate_values(layer.cell, _only_step(_first(args, kwargs)), self._states(self.slots[key], state))
                 found.update((entry.output, v) for entry, v in zip(self.gate_outputs[key], values, strict=True))
             return stepping(key, layer, args, kwargs)
 
@@ -126,11 +126,13 @@ class Walk:
         def call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             slot = self.slots.get(key)
             if slot is None:
+                if type(layer) is keras.layers.Dense and len(_first(args, kwargs).shape) == 3:
+                    return ops.expand_dims(layer(_only_step(_first(args, kwargs))), 1)
                 return _call(key, layer, args, kwargs)
             inputs = _first(args, kwargs)
             if isinstance(layer, keras.layers.RNN):
                 training = {"training": False} if getattr(layer.cell, "_call_has_training_arg", False) else {}
-                y, after = layer.cell(inputs[:, 0], self._states(slot, state), **training)
+                y, after = layer.cell(_only_step(inputs), self._states(slot, state), **training)
                 new[key] = keras.tree.flatten(after)
                 y = ops.expand_dims(y, 1) if layer.return_sequences else y
                 return [y, *new[key]] if layer.return_state else y
@@ -163,6 +165,13 @@ class Walk:
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The tensor a layer was called on, by position or by name."""
     return args[0] if args else next(value for value in kwargs.values() if value is not None)
+
+
+def _only_step(inputs: Any) -> Any:
+    """``inputs`` (B, 1, …) without the time axis. LiteRT's fast kernels (XNNPACK) take a reshape, but no slice that
+    drops an axis, and each operation that they don't take costs the way there and back: a quarter of a step, in all."""
+    shape = inputs.shape[2:]
+    return inputs[:, 0] if None in shape else ops.reshape(inputs, (-1, *shape))
 
 
 def _call(key: str, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
