@@ -22,7 +22,7 @@ from service.server.refusal import FAILED
 log = logging.getLogger("recurve.server")
 
 HIGH_BYTES = 64 * 1024  # that wait for the application: then nothing more is read
-PART_BYTES = 256 * 1024  # of answers in one go, then others have their turn
+PART_BYTES = 64 * 1024  # of answers in one go, then others have their turn
 
 _END = b"0\r\n\r\n"
 

@@ -137,7 +137,10 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
                 return
 
     def _has_more_than_others(self) -> bool:
-        """An eighth more is as many, once they are some: a rush would be let in by small steps otherwise."""
+        """An eighth more is as many, once they are some: a rush would be let in by small steps otherwise. With ports of
+        their own (--reuse-port) nobody else could take what waits here."""
+        if self.cfg.reuse_port:
+            return False
         least = self.seat.least()
         return least is not None and self._house.connections > least + least // 8
 

@@ -1,8 +1,12 @@
 """Seats that the workers of one master share: who has fewest connections, of those who take more."""
 
 import os
+from types import SimpleNamespace
+
+import pytest
 
 from service.server.seats import Seats
+from service.server.worker import Worker
 
 
 def in_another_process(work):
@@ -83,3 +87,14 @@ def test_who_finds_no_seat_sees_nobody_and_is_not_seen():
     seats.give_back(late)
     mine.tell(4)
     assert seats.take().least() is None, "the one seat there is has not become free"
+
+
+@pytest.mark.parametrize(("reuse_port", "stands_back"), [(False, True), (True, False)])
+def test_who_has_a_queue_of_its_own_stands_back_for_nobody(reuse_port, stands_back):
+    seats = Seats()
+    seat, other = seats.take(), seats.take()
+    other.show()
+    worker = SimpleNamespace(
+        cfg=SimpleNamespace(reuse_port=reuse_port), seat=seat, _house=SimpleNamespace(connections=3)
+    )
+    assert Worker._has_more_than_others(worker) is stands_back
