@@ -33,7 +33,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(2, ge=1, le=256, description="Worker processes.")
-    threads: int = Field(8, ge=1, le=256, description="Threads of each worker for what takes time, bulk requests aside.")
+    threads: int = Field(8, ge=1, le=256, description="Threads of each worker for what takes time, bulk aside.")
     server: Literal["gunicorn", "granian"] = Field(
         "gunicorn", description="What serves: gunicorn, or granian where it is installed: one request at a time."
     )

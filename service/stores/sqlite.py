@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from service.core.patience import give_way
+from service.core.perlist import PerList
 from service.core.ports import Entry, Page, Save, Scan, Stored
 from service.core.types import ClientKey
 from service.stores import cursors
@@ -32,7 +33,6 @@ Durability = Literal["process", "power"]
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
 
 _KIND, _SCAN = "s", "s-scan"
-_ROSTERS = 64  # lists of keys whose shards are remembered
 _BEYOND = "\x7f"  # every key is before it: percent-encoded text
 
 
@@ -64,7 +64,7 @@ class SqliteStore:
         """See SavesMany.load_many. Shard by shard."""
         give_way()
         found: list[Stored | None] = [None] * len(keys)
-        for part in _shared_out(tuple(keys)):
+        for part in _shared_out.of(tuple(keys)):
             for place, stored in zip(part.places, self._shards[part.shard].load_many(part.paths), strict=True):
                 found[place] = stored
         return found
@@ -76,7 +76,7 @@ class SqliteStore:
         if not self._checkpointer.running:
             self._checkpointer.start()
         answers = [True] * len(saves)
-        for part in _shared_out(tuple(map(itemgetter(0), saves))):
+        for part in _shared_out.of(tuple(map(itemgetter(0), saves))):
             said = self._shards[part.shard].save_many(part.paths, part.of(saves))
             if not all(said):
                 for place, answer in zip(part.places, said, strict=True):
@@ -150,15 +150,17 @@ class _Part(NamedTuple):
         return itemgetter(*self.places)(values) if len(self.places) > 1 else [values[self.places[0]]]
 
 
-@lru_cache(maxsize=_ROSTERS)
-def _shared_out(keys: tuple[ClientKey, ...]) -> list[_Part]:
-    """The shards that keep some of `keys`. Cached, as those of a fleet come together again and again."""
+def _share_out(keys: tuple[ClientKey, ...]) -> list[_Part]:
+    """The shards that keep some of `keys`."""
     places: list[list[int]] = [[] for _ in range(SHARDS)]
     paths: list[list[str]] = [[] for _ in range(SHARDS)]
     for at, (number, path) in enumerate(map(_place, keys)):
         places[number].append(at)
         paths[number].append(path)
     return [_Part(number, places[number], paths[number]) for number in range(SHARDS) if places[number]]
+
+
+_shared_out = PerList(_share_out)
 
 
 @lru_cache(maxsize=16_384)

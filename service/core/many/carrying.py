@@ -7,7 +7,6 @@ not as usual is left out, and goes the predictor's way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -19,6 +18,7 @@ from service.core.many.answers import Answers
 from service.core.many.asked import Asked, Places
 from service.core.many.layout import Bytes, Head, Layout, alike, heads, part
 from service.core.many.marking import Numbers, Past, mark, stretch_out
+from service.core.perlist import PerList
 from service.core.record import (
     ENTRY,
     FINGERPRINT_SIZE,
@@ -34,7 +34,6 @@ from service.core.sealed import SEAL_SIZE
 from service.core.types import ClientKey, FloatArray, ModelSpec
 
 LEAST = 8  # records of one shape: fewer are as fast one by one
-ROSTERS = 64  # lists of clients, of which something is remembered: those of a fleet come together again and again
 _CARRIED, _NO_REASON = STATUSES.index("carried"), REASONS.index(None)
 
 
@@ -105,7 +104,7 @@ class ManyCarrier:
         self, asked: Asked, places: Places, layout: Layout, rows: Bytes, now: float, ttl_s: float, sealed_here: bool
     ) -> Carried | None:
         head = heads(rows)
-        key_crcs = _key_crcs(asked.keys)
+        key_crcs = _key_crcs.of(asked.keys)
         digests, key_hashes = asked.digests(), asked.key_hashes()
         usual = self._are_usual(asked, layout, rows, head, now, ttl_s)
         usual &= head["key_crc"] == key_crcs
@@ -235,12 +234,14 @@ def _crcs(rows: Bytes) -> NDArray[np.uint32]:
     return np.array([crc32(view[at + SEAL_SIZE : at + size]) for at in range(0, len(view), size)], np.uint32)
 
 
-@lru_cache(maxsize=ROSTERS)
-def _key_crcs(keys: tuple[ClientKey, ...]) -> NDArray[np.uint32]:
+def _crcs_of_keys(keys: tuple[ClientKey, ...]) -> NDArray[np.uint32]:
     """`sealed.quick_checksum`'s CRC of each key. They are of one model, so all begin alike."""
     tenant, model, _ = keys[0]
     begun = crc32(f"{tenant}\0{model}\0".encode())
     return np.array([crc32(client.encode(), begun) for _, _, client in keys], np.uint32)
+
+
+_key_crcs = PerList(_crcs_of_keys)
 
 
 def _seal(rows: Bytes, key_crcs: NDArray[np.uint32]) -> None:

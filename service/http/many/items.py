@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from service.core.errors import InvalidInput, RecurveError
 from service.core.many.asked import Asked
 from service.core.many.together import One
+from service.core.perlist import PerList
 from service.core.types import FLOAT32_BOUND, ClientKey, GapPolicy, ModelSpec
 from service.http.context import client_key
 from service.http.schemas import STEP_MAX, ItemBody, check_body, is_idempotency_key, predict_request
@@ -28,7 +29,6 @@ _PLAIN = frozenset(("client", "observation", "step", "time", "idempotency_key", 
 _NUMBERS = frozenset((int, float))
 _GAPS = frozenset((None, "fill", "restart", "reject"))
 _NAMES_MOST = 32_768
-_ROSTERS_MOST = 64
 
 
 class Refused(NamedTuple):
@@ -57,23 +57,16 @@ class Names:
     def __init__(self, model: str) -> None:
         self._model = model
         self._known: dict[str, ClientKey] = {}
-        self._rosters: dict[tuple[str, ...], tuple[ClientKey, ...]] = {}
+        self._lists = PerList(self._keys)
 
     def keys(self, names: list[Any]) -> tuple[ClientKey | None, ...]:
         """`key` of each, None for what is no text: a fleet's are looked up at once."""
         if set(map(type, names)) != {str}:
             return tuple([self.key(name) if type(name) is str else None for name in names])
-        roster = tuple(names)
-        known = self._rosters.get(roster)
-        if known is not None:
-            return known
-        keys = tuple(map(self.key, roster))
-        found = tuple([key for key in keys if key is not None])
-        if len(found) == len(keys):
-            if len(self._rosters) >= _ROSTERS_MOST:
-                self._rosters = {}
-            self._rosters[roster] = found
-        return keys
+        return self._lists.of(tuple(names))
+
+    def _keys(self, names: tuple[str, ...]) -> tuple[ClientKey | None, ...]:
+        return tuple(map(self.key, names))
 
     def key(self, name: str) -> ClientKey | None:
         """The key of a client; None for a name that is none."""
