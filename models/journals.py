@@ -1,6 +1,6 @@
 """Journals on disk: each is written by one process, which holds its lock, and read once nobody does.
 
-    <folder>/<milliseconds>-<pid>-<random>.open      being written, or left by a killed process
+    <folder>/<nanoseconds>-<pid>-<random>.open       being written, or left by a killed process
     <folder>/<milliseconds>-<pid>-<random>.closed    complete; whoever compacts it deletes it
 
 The kernel drops a lock with its process, so an `.open` journal whose lock can be had is abandoned.
@@ -31,7 +31,7 @@ class JournalFile:
         """Begin a journal in `folder` with MAGIC and the frames of `head`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.began = time.monotonic()
-        self.path = folder / f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{secrets.token_hex(4)}{OPEN}"
+        self.path = folder / f"{time.time_ns():019d}-{os.getpid()}-{secrets.token_hex(4)}{OPEN}"
         descriptor = try_lock(self.path, create=True)
         if descriptor is None:
             raise BlockingIOError(f"{self.path} is locked by another process")  # which took it for abandoned
