@@ -1,7 +1,7 @@
 """Journals on disk: each is written by one process, which holds its lock, and read once nobody does.
 
     <folder>/<nanoseconds>-<pid>-<random>.open       being written, or left by a killed process
-    <folder>/<milliseconds>-<pid>-<random>.closed    complete; whoever compacts it deletes it
+    <folder>/<nanoseconds>-<pid>-<random>.closed     complete; whoever compacts it deletes it
 
 The kernel drops a lock with its process, so an `.open` journal whose lock can be had is abandoned.
 """
