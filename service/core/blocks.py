@@ -54,12 +54,18 @@ class Blocks:
 
     def take_one(self, key: ClientKey) -> Stored | None:
         """One client's record, if it is here; it is not any more."""
-        found = self._of.pop(key, None)
+        found = self._of.get(key)
         if found is None:
             return None
+        self.forget(key)
         held, at = found
-        held.gone.add(key)
         return None if held.block is None else Stored(held.block.nonces[at], held.block.rows[at].tobytes())
+
+    def forget(self, key: ClientKey) -> None:
+        """One client's record, if it is here, is not any more."""
+        found = self._of.pop(key, None)
+        if found is not None:
+            found[0].gone.add(key)
 
     def knows(self, keys: tuple[ClientKey, ...]) -> bool:
         """Whether the last ones to be kept of these clients were theirs together, be it here or with a call."""
@@ -81,7 +87,7 @@ class Blocks:
         if keys in self._held:
             self._drop(keys)
         for key in keys:
-            self.take_one(key)
+            self.forget(key)
         held = self._held[keys] = _Held(None)
         self._bytes += CLIENT_BYTES * len(keys)
         self._of.update((key, (held, at)) for at, key in enumerate(keys))

@@ -49,10 +49,7 @@ class Recent:
     def take_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
         """`take` of each."""
         with self._lock:
-            alone = [self._kept.pop(key, None) for key in keys]
-            self._bytes -= sum([len(stored[1]) + ENTRY_BYTES for stored in alone if stored is not None])
-            take_one = self._blocks.take_one
-            return [stored or take_one(key) for stored, key in zip(alone, keys, strict=True)]
+            return [self._take(key) for key in keys]
 
     def keep(self, key: ClientKey, stored: Stored) -> None:
         """Remember what was saved just now."""
@@ -74,7 +71,7 @@ class Recent:
                 return
             if not self._blocks.knows(block.keys):
                 for key in block.keys:
-                    self._take(key)
+                    self._pop(key)
             self._blocks.keep(block)
 
     def overtaken(self, key: ClientKey) -> None:
@@ -85,18 +82,17 @@ class Recent:
             self._shared[key] = APART
 
     def _take(self, key: ClientKey) -> Stored | None:
+        return self._pop(key) or self._blocks.take_one(key)
+
+    def _pop(self, key: ClientKey) -> Stored | None:
         stored = self._kept.pop(key, None)
         if stored is not None:
             self._bytes -= len(stored.blob) + ENTRY_BYTES
-            return stored
-        return self._blocks.take_one(key)
+        return stored
 
     def _keep(self, key: ClientKey, stored: Stored) -> None:
-        before = self._kept.pop(key, None)
-        if before is None:
-            self._blocks.take_one(key)
-        else:
-            self._bytes -= len(before.blob) + ENTRY_BYTES
+        self._pop(key)
+        self._blocks.forget(key)
         if key in self._shared:
             left = self._shared.pop(key)
             if left > 1:
