@@ -13,7 +13,7 @@ from models.journals import JOURNAL
 from models.repository import Repository
 from service.core.capacity import Capacity
 from service.core.lease import Lease
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.many.together import Together
 from service.core.mover import Mover
 from service.core.pinning import Pinner
@@ -107,7 +107,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Service:
         settings.max_items,
         bulk_at_once=1 if is_local(settings.state_url) else settings.threads,
     )
-    locks, capacity, recent = StripedLocks(), Capacity(store, limits.max_clients, clock), Recent()
+    locks, capacity, recent = ClientLocks(), Capacity(store, limits.max_clients, clock), Recent()
     served_now = ServedNow(registry, store, TENANT, loader.problems)
     observed = _observation_log(settings, clock, metrics)
     witnesses: list[Witness] = [metrics.live, PairedSums(sums), *(() if observed is None else (observed,))]

@@ -11,7 +11,7 @@ from service.core import moving, standing
 from service.core.capacity import Capacity
 from service.core.errors import ClientExists, ClientNotFound, ForeignState
 from service.core.lifetime import idle_ttl_s
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.moving import Exported
 from service.core.ports import Clock, StateStore
 from service.core.predictor import Limits
@@ -51,7 +51,7 @@ class Mover:
         self,
         registry: Registry,
         store: StateStore,
-        locks: StripedLocks,
+        locks: ClientLocks,
         capacity: Capacity,
         clock: Clock = time.time,
         limits: Limits | None = None,

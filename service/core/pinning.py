@@ -8,7 +8,7 @@ from dataclasses import replace
 from service.core import standing
 from service.core.errors import ClientNotFound, InvalidInput
 from service.core.lifetime import idle_ttl_s
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.ports import Clock, StateStore
 from service.core.predictor import Limits
 from service.core.records import Records
@@ -24,7 +24,7 @@ class Pinner:
         self,
         registry: Registry,
         store: StateStore,
-        locks: StripedLocks,
+        locks: ClientLocks,
         clock: Clock = time.time,
         limits: Limits | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from service.core.carry import Carried, Carrier
 from service.core.checks import check_request
 from service.core.errors import ClientNotFound, InvalidInput, RecordCorrupt
 from service.core.lifetime import idle_ttl_s
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.lookahead import bounds, check_horizon, look_ahead, stretched
 from service.core.patience import give_way
 from service.core.permodel import PerModel
@@ -68,7 +68,7 @@ class Predictor:
         clock: Clock = time.time,
         limits: Limits | None = None,
         *,
-        locks: StripedLocks | None = None,
+        locks: ClientLocks | None = None,
         capacity: Capacity | None = None,
         witnesses: Sequence[Witness] = (),
         recent: Recent | None = None,
@@ -78,7 +78,7 @@ class Predictor:
         self._records = Records(store, clock)
         self._clock = clock
         self._limits = limits if limits is not None else Limits()
-        self._locks = StripedLocks() if locks is None else locks
+        self._locks = ClientLocks() if locks is None else locks
         self._capacity = Capacity(store, self._limits.max_clients, clock) if capacity is None else capacity
         self._witnesses = tuple(witnesses)
         self._recent = Recent() if recent is None else recent

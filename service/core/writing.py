@@ -7,22 +7,21 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from service.core.errors import Contended
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.patience import give_way, is_hurried
 from service.core.types import ClientKey
 
 T = TypeVar("T")
 
 
-def until_saved(locks: StripedLocks, key: ClientKey, attempt: Callable[[], T | None], bound_s: float) -> T:
+def until_saved(locks: ClientLocks, key: ClientKey, attempt: Callable[[], T | None], bound_s: float) -> T:
     """Run `attempt` under the client's lock until it answers: None says that another process saved first.
 
     Contended if that goes on, or the lock is not to be had, for `bound_s`; WouldWait at once in a thread that has no
     time to wait. Then nothing has moved.
     """
     deadline = time.monotonic() + bound_s
-    lock = locks.of(key)
-    if not lock.acquire(False) and (is_hurried() or not lock.acquire(timeout=bound_s)):
+    if not locks.take(key) and (is_hurried() or not locks.take(key, bound_s)):
         give_way()
         raise Contended(f"others wait for client {key.client!r} as well; send it again")
     try:
@@ -34,4 +33,4 @@ def until_saved(locks: StripedLocks, key: ClientKey, attempt: Callable[[], T | N
             if time.monotonic() > deadline:
                 raise Contended(f"client {key.client!r} is written by others all the time; send it again")
     finally:
-        lock.release()
+        locks.give(key)

@@ -7,7 +7,7 @@ import pytest
 from service.core import bulk
 from service.core.capacity import Capacity
 from service.core.errors import ClientExists, Contended, OrderConflict
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.mover import Mover
 from service.core.predictor import Limits, Predictor
 from service.core.records import Records
@@ -42,7 +42,7 @@ def desk():
 
 def mover(desk, store=None, **limits):
     store = desk.store if store is None else store
-    return Mover(desk.registry, store, StripedLocks(), Capacity(store, 10, desk.clock), desk.clock, Limits(**limits))
+    return Mover(desk.registry, store, ClientLocks(), Capacity(store, 10, desk.clock), desk.clock, Limits(**limits))
 
 
 def test_a_client_that_appears_meanwhile_is_not_overwritten(desk):
@@ -82,7 +82,7 @@ def test_an_import_among_predicts_is_one_of_the_writers(desk):
     """Numbered steps and imports of the state at step 1, at once: each step is absorbed, or named as out of line."""
     desk.send(5, step=1)
     exported = mover(desk).export_state(desk.key)
-    locks, capacity = StripedLocks(), Capacity(desk.store, 10, desk.clock)
+    locks, capacity = ClientLocks(), Capacity(desk.store, 10, desk.clock)
     moving = Mover(desk.registry, desk.store, locks, capacity, desk.clock)
     predictor = Predictor(desk.registry, desk.store, desk.clock, locks=locks, capacity=capacity)
     expected = {1: 2.5}

@@ -8,7 +8,7 @@ import pytest
 
 from service.core.capacity import Capacity
 from service.core.errors import StoreUnavailable
-from service.core.locks import StripedLocks
+from service.core.locks import ClientLocks
 from service.core.many.together import Together
 from service.core.mover import Mover
 from service.core.pinning import Pinner
@@ -110,7 +110,7 @@ class Api:
         self.problems = []
         self.evidence = {}
         bounds = Limits(**{"max_clients": 40, **limits})
-        shared = {"locks": StripedLocks(), "capacity": Capacity(self.store, bounds.max_clients, self.clock)}
+        shared = {"locks": ClientLocks(), "capacity": Capacity(self.store, bounds.max_clients, self.clock)}
         http = HttpLimits(4000, 20_000, max_observations=5, max_history=50, max_items=30)
         predictor = Predictor(self.registry, self.store, self.clock, bounds, **shared)
         self.together = Together(predictor, self.registry, self.store, self.clock, bounds)
