@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import bulk, million_page, priming, scale_page
+from benchmarks import bulk, bulk_bare, million_page, priming, scale_page
 from benchmarks.bundle import NAME, sensor_repository, two_models
 from benchmarks.engine import beside_bare
 from benchmarks.load import BenchmarkFailed, Load, find_wrk, middle, press
@@ -44,13 +44,13 @@ from benchmarks.wanted import GRANIAN, ONE, TWO, verdicts
 REFERENCE = "empty"
 CONNECTIONS = (1, 8, 64)
 STARTS = 3
-PART_ROUNDS = 3  # of bulk and of predicts beside histories, at most
+PART_ROUNDS = 6  # of bulk and of predicts beside histories, at most
 SECTIONS = million_page.NAME, scale_page.NAME
 
 
 @click.command(help=__doc__)
-@click.option("--seconds", default=2, show_default=True, help="Length of each load.")
-@click.option("--rounds", default=4, show_default=True, help="Loads of each kind; the median counts.")
+@click.option("--seconds", default=1, show_default=True, help="Length of each load.")
+@click.option("--rounds", default=12, show_default=True, help="Loads of each kind; the median counts.")
 @click.option("--models-dir", default=Path("models/published"), type=click.Path(path_type=Path), show_default=True)
 @click.option("--output", default=Path("build/bench.json"), type=click.Path(path_type=Path), show_default=True)
 @click.option("--page", "markdown", type=click.Path(path_type=Path), help="Write the figures as a page of docs, too.")
@@ -59,7 +59,7 @@ def main(seconds: int, rounds: int, models_dir: Path, output: Path, markdown: Pa
     try:
         find_wrk()
         with tempfile.TemporaryDirectory(prefix="recurve-bench-") as scratch, _progress(console) as progress:
-            total = STARTS + len(CONNECTIONS) * (3 + has_granian()) * rounds + 2 * min(rounds, PART_ROUNDS) + 7
+            total = STARTS + len(CONNECTIONS) * (3 + has_granian()) * rounds + 2 * min(rounds, PART_ROUNDS) + 8
             task = progress.add_task("a bundle to measure", total=total)
 
             def say(what: str) -> None:
@@ -107,6 +107,8 @@ def measure_all(models: Path, scratch: Path, seconds: int, rounds: int, say: Cal
     say("store verbs")
     seen["store"] = [measure_store(f"sqlite:///{scratch}/store", n, 2.0, 4600, 2000) for n in (1, 2)]
     seen["bulk"] = bulk.measure(repository, scratch, seconds, min(rounds, PART_ROUNDS), say)
+    say("the libraries of bulk alone")
+    seen["bulk_bare"] = bulk_bare.measure(repository, scratch)
     seen["priming"] = priming.measure(repository, scratch, seconds, min(rounds, PART_ROUNDS), say)
     seen["wanted"] = verdicts(seen)
     return seen

@@ -37,7 +37,8 @@ What is wanted, and whether this run reached it:
 - Bulk, 256 clients in a request, 4 connections, every record saved before its answer: {bulk_one[steps_per_s]:,.0f}
   client-steps/s with one worker, {bulk_one[of_empty]:.0f} for each request of the empty endpoint at 8 connections;
   {bulk_two[steps_per_s]:,.0f} with two, {bulk_two[of_empty]:.0f} of them. A step takes {bulk_one[processor_us]:.1f} us
-  of a processor.
+  of a processor. The libraries alone, everything given to them ready made, take {bare[all]:.1f} of these: SQLite
+  {bare[sqlite]:.1f}, the engine {bare[engine]:.1f}, JSON {bare[json]:.1f}, checksums {bare[checksums]:.1f}.
 - A history of {history[observations]:,} over HTTP: {history[http_ms]:.0f} ms, {history[ratio]:.2f} times what LiteRT
   alone takes for its steps. A state made anew from {rebuild[rows]} observations: {rebuild[rebuild_ms]:.1f} ms,
   {rebuild[ratio]:.2f} times LiteRT alone.
@@ -90,6 +91,7 @@ def page(seen: dict[str, Any]) -> str:
         ),
         bulk_one=seen["bulk"]["one worker"],
         bulk_two=seen["bulk"]["two workers"],
+        bare=seen["bulk_bare"],
         history=seen["priming"]["history"],
         rebuild=seen["priming"]["rebuild"],
         others=seen["priming"]["others"],

@@ -73,6 +73,7 @@ def _parts(seen: dict[str, Any]) -> Table:
     table.add_column("microseconds (median)", justify="right")
     for batch, at in seen["engine"].items():
         table.add_row(f"engine step, LiteRT, batch {batch}", f"{at['step_us']:,.1f} ({at['ratio']:.2f} of bare)")
+    table.add_row("bulk, a client's step: the libraries alone", f"{seen['bulk_bare']['all']:,.1f}")
     for name, key, ms in (("history", "observations", "http_ms"), ("rebuild", "rows", "rebuild_ms")):
         at = seen["priming"][name]
         table.add_row(f"{name} of {at[key]:,}", f"{at[ms] * 1e3:,.0f} ({at['ratio']:.2f} of bare)")

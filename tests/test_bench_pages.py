@@ -33,6 +33,7 @@ def a_run():
         "engine": {n: {"step_us": 10.0 * n, "bare_us": 8.0 * n, "ratio": 1.25} for n in (1, 32, 256)},
         "store": [["1", "9,000", "77", "238", "300", "4", "30", "0"]] * 2,
         "bulk": {"one worker": STEPS, "two workers": STEPS | {"steps_per_s": 90_000.0}},
+        "bulk_bare": {"json": 2.0, "engine": 2.5, "checksums": 1.25, "sqlite": 8.0, "all": 13.75},
         "priming": {
             "history": SERIES | {"observations": 10_000, "http_ms": 100.0},
             "rebuild": SERIES | {"rows": 256, "rebuild_ms": 2.5},
@@ -103,6 +104,7 @@ def test_a_page_and_a_table_tell_figure_bound_and_verdict():
     seen["wanted"] = wanted.verdicts(seen)
     row = "| bulk, one worker | 41,234 steps/s | at least 60,000 steps/s; aim 100,000 steps/s | missed |"
     assert row in page(seen)
+    assert "take 13.8 of these: SQLite\n  8.0, the engine 2.5, JSON 2.0, checksums 1.2." in page(seen)
     line = next(line for line in shown(seen).splitlines() if "bulk, one worker" in line)
     assert "41,234 steps/s" in line
     assert "missed" in line
