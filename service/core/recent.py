@@ -2,7 +2,8 @@
 
 Nothing is believed on that ground: a step from a remembered record counts only if the store, when it saves, still has
 the very record that was remembered. Where it has not, others have written, and the step is taken anew from what is
-stored. So what is remembered saves a load, and decides nothing.
+stored. So what is remembered saves a load, and decides nothing. Where processes tell each other what they saved
+(`newest`), few steps are taken in vain.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 
 from service.core.blocks import Block, Blocks
+from service.core.newest import Newest
 from service.core.ports import Stored
 from service.core.types import ClientKey
 
@@ -27,8 +29,9 @@ class Recent:
     A record is here once: by itself, or in the block of those it was saved with.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES, newest: Newest | None = None) -> None:
         self._most_bytes = most_bytes
+        self._newest = newest
         self._kept: OrderedDict[ClientKey, Stored] = OrderedDict()
         self._blocks = Blocks(most_bytes)
         self._bytes = 0
@@ -38,21 +41,30 @@ class Recent:
     def take(self, key: ClientKey) -> Stored | None:
         """The client's record, if it is remembered; it is not any more."""
         with self._lock:
-            return self._take(key)
+            stored = self._take(key)
+        return stored if self._newest is None else self._newest.known(key, stored)
 
     def take_block(self, keys: tuple[ClientKey, ...]) -> Block | None:
         """All records of these clients in one piece, where they were saved together last; they are not here any more.
         None for all else: `take_many` has what there is."""
         with self._lock:
-            return self._blocks.take(keys)
+            block = self._blocks.take(keys)
+        if block is not None and self._newest is not None and not self._newest.knows_all(keys, block.nonces):
+            return None
+        return block
 
     def take_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
         """`take` of each."""
         with self._lock:
-            return [self._take(key) for key in keys]
+            found = [self._take(key) for key in keys]
+        if self._newest is not None:
+            found = list(map(self._newest.known, keys, found))
+        return found
 
     def keep(self, key: ClientKey, stored: Stored) -> None:
         """Remember what was saved just now."""
+        if self._newest is not None:
+            self._newest.tell(key, stored.nonce)
         with self._lock:
             self._keep(key, stored)
 
@@ -60,10 +72,14 @@ class Recent:
         """`keep` of each."""
         with self._lock:
             for key, stored in saved:
+                if self._newest is not None:
+                    self._newest.tell(key, stored.nonce)
                 self._keep(key, stored)
 
     def keep_block(self, block: Block) -> None:
         """Remember what was saved together just now."""
+        if self._newest is not None:
+            self._newest.tell_many(block.keys, block.nonces)
         with self._lock:
             if self._shared and not self._shared.keys().isdisjoint(block.keys):
                 for key, nonce, row in zip(*block, strict=True):

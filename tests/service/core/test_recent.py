@@ -1,7 +1,10 @@
 """What a process remembers of its last saves spares it loads, and never decides anything."""
 
+import os
 from collections import Counter
+from itertools import pairwise
 
+from service.core.newest import PLACES, Newest
 from service.core.ports import Stored
 from service.core.predictor import Predictor
 from service.core.recent import APART, ENTRY_BYTES, Recent
@@ -26,11 +29,11 @@ class Counting:
         return called
 
 
-def two_processes():
+def two_processes(newest=None):
     """Two predictors over one store, as two workers have it, each with a memory of its own; calls are counted."""
     desk = Desk(make_spec(("a",)))
     stores = [Counting(desk.store) for _ in range(2)]
-    return desk, stores, [Predictor(desk.registry, store, desk.clock) for store in stores]
+    return desk, stores, [Predictor(desk.registry, store, desk.clock, recent=Recent(newest=newest)) for store in stores]
 
 
 def test_a_client_that_stays_with_its_process_is_loaded_twice_and_then_no_more():
@@ -51,6 +54,52 @@ def test_a_client_that_hops_between_processes_loses_and_doubles_no_step():
         told.append(float(answer.y[0, 0, 0]))
     alone = Desk(make_spec(("a",)))
     assert told == [float(alone.send(i).y[0, 0, 0]) for i in range(200)]
+
+
+def test_processes_that_tell_each_other_take_no_step_in_vain():
+    """A step is saved once, wherever the client came last, and loaded only where it comes from elsewhere."""
+    desk, stores, processes = two_processes(Newest())
+    turns = [(i * i) % 3 % 2 for i in range(200)]
+    hops = sum(one != other for one, other in pairwise(turns))
+    for i, turn in enumerate(turns):
+        assert processes[turn].predict(desk.key, request(i)).step == i + 1
+    assert sum(store.calls["save"] for store in stores) == 200
+    assert hops <= sum(store.calls["load"] for store in stores) <= hops + 6  # those to see that it is new
+
+
+def test_what_they_tell_each_other_is_a_hint_and_decides_nothing():
+    """Where a place says what is wrong, the store finds it out."""
+    newest = Newest(places=1)
+    desk, _, (here, there) = two_processes(newest)
+    for i in range(20):
+        here.predict(desk.key, request(i))
+    there.predict(desk.key, request(20))
+    remembered = here._recent._kept[desk.key].nonce
+    newest.tell(desk.key, remembered)
+    assert here.predict(desk.key, request(21)).step == 22
+
+
+def test_many_are_known_as_each_is():
+    newest, keys = Newest(), tuple(KEY._replace(client=str(n)) for n in range(300))
+    nonces = [n.to_bytes(8, "big") for n in range(1, 301)]
+    assert not newest.knows_all(keys, nonces)
+    newest.tell_many(keys, nonces)
+    if len({hash(key) % PLACES for key in keys}) == len(keys):  # else two share a place
+        assert newest.knows_all(keys, nonces)
+        assert all(map(newest.knows, keys, nonces))
+    newest.tell(keys[7], b"another.")
+    assert not newest.knows_all(keys, nonces)
+    assert not newest.knows(keys[7], nonces[7])
+
+
+def test_processes_forked_later_share_what_is_told():
+    newest = Newest()
+    child = os.fork()
+    if child == 0:
+        newest.tell(KEY, b"nonce..8")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert newest.knows(KEY, b"nonce..8")
 
 
 def test_who_was_overtaken_loads_for_a_while_rather_than_step_in_vain():
