@@ -58,7 +58,7 @@ def when_ready(server: Any) -> None:
     if trouble is not None:
         master.give_up(trouble)
     server.seats = Seats()
-    if settings.workers > 1:
+    if server.num_workers > 1:
         wsgi.newest = Newest()
     print(banner(settings), flush=True)
 

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from threading import Lock
 
+import numpy as np
+
 from service.core.blocks import Block, Blocks
 from service.core.newest import Newest
 from service.core.ports import Stored
@@ -42,15 +44,19 @@ class Recent:
         """The client's record, if it is remembered; it is not any more."""
         with self._lock:
             stored = self._take(key)
-        return stored if self._newest is None else self._newest.known(key, stored)
+        return stored if self._newest is None else self._newest.unless_old(key, stored)
 
     def take_block(self, keys: tuple[ClientKey, ...]) -> Block | None:
         """All records of these clients in one piece, where they were saved together last; they are not here any more.
         None for all else: `take_many` has what there is."""
         with self._lock:
             block = self._blocks.take(keys)
-        if block is not None and self._newest is not None and not self._newest.knows_all(keys, block.nonces):
-            return None
+            if block is not None and self._newest is not None:
+                old = int(np.count_nonzero(self._newest.are_old(keys, block.nonces)))
+                if old:
+                    if old < len(keys):  # the others' are still good, one by one
+                        self._blocks.keep(block)
+                    return None
         return block
 
     def take_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
@@ -58,7 +64,7 @@ class Recent:
         with self._lock:
             found = [self._take(key) for key in keys]
         if self._newest is not None:
-            found = list(map(self._newest.known, keys, found))
+            found = list(map(self._newest.unless_old, keys, found))
         return found
 
     def keep(self, key: ClientKey, stored: Stored) -> None:

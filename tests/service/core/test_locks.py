@@ -34,6 +34,7 @@ def test_a_client_has_one_holder_at_a_time():
     for thread in threads:
         thread.join()
     assert most == [1] * 1600
+    assert not locks._held
 
 
 def test_waiting_ends_when_the_lock_is_given_back_and_no_later_than_it_may():
@@ -43,9 +44,38 @@ def test_waiting_ends_when_the_lock_is_given_back_and_no_later_than_it_may():
     began = time.monotonic()
     assert not locks.take(KEY, 0.05)
     assert 0.05 <= time.monotonic() - began < 5.0
+    assert locks._held[KEY].by == 1
     threading.Timer(0.05, locks.give, [KEY]).start()
     assert locks.take(KEY, 30.0)
     assert time.monotonic() - began < 20.0
+
+
+def test_who_waits_is_not_passed_over_by_those_that_come_again_and_again():
+    """They hold the lock nearly all the time, and take it again within microseconds."""
+    locks, stop = ClientLocks(), threading.Event()
+
+    def hold():
+        while not stop.is_set():
+            if locks.take(KEY, 10.0):
+                time.sleep(0.001)
+                locks.give(KEY)
+
+    threads = [threading.Thread(target=hold) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        took = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert locks.take(KEY, 10.0)
+            took.append(time.monotonic() - began)
+            locks.give(KEY)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(took)[10] < 0.5
+    assert not locks._held
 
 
 def test_a_lock_is_given_back_whatever_happens_and_leaves_nothing():
