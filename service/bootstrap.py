@@ -16,7 +16,6 @@ from service.core.lease import Lease
 from service.core.locks import ClientLocks
 from service.core.many.together import Together
 from service.core.mover import Mover
-from service.core.newest import Newest
 from service.core.pinning import Pinner
 from service.core.ports import Clock, Engine, Scans, StateStore, Witness, WitnessesMany
 from service.core.predictor import Limits
@@ -75,11 +74,11 @@ class Service:
         self.store.close()
 
 
-def build(settings: Settings, clock: Clock = time.time, newest: Newest | None = None) -> Service:
+def build(settings: Settings, clock: Clock = time.time) -> Service:
     """The whole service in this process. Call it after fork: stores and engines are a process's own.
 
     Loads what is published before it returns, and polls for more from then on. Raises what `open_store` does for
-    a URL it can't use; no bundle can make it fail. `newest` is shared with other processes over the same store.
+    a URL it can't use; no bundle can make it fail.
     """
     metrics = Metrics(metrics_dir())
     store = metrics.time_store(open_store(settings.state_url))
@@ -108,7 +107,7 @@ def build(settings: Settings, clock: Clock = time.time, newest: Newest | None = 
         settings.max_items,
         bulk_at_once=1 if is_local(settings.state_url) else settings.threads,
     )
-    locks, capacity, recent = ClientLocks(), Capacity(store, limits.max_clients, clock), Recent(newest=newest)
+    locks, capacity, recent = ClientLocks(), Capacity(store, limits.max_clients, clock), Recent()
     served_now = ServedNow(registry, store, TENANT, loader.problems)
     observed = _observation_log(settings, clock, metrics)
     witnesses: list[Witness] = [metrics.live, PairedSums(sums), *(() if observed is None else (observed,))]

@@ -48,18 +48,14 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """The socket is open and no worker forked yet: they inherit what is imported now and so start fast.
 
-    Nothing that lives on is built here but what all workers share, and no runtime is imported: that is their own.
+    Nothing that lives on is built here but the workers' seats, and no runtime is imported; that is the workers' own.
     """
-    from service import wsgi
     from service.bootstrap import why_no_store
-    from service.core.newest import Newest
 
     trouble = why_no_store(settings)
     if trouble is not None:
         master.give_up(trouble)
     server.seats = Seats()
-    if server.num_workers > 1:
-        wsgi.newest = Newest()
     print(banner(settings), flush=True)
 
 

@@ -74,11 +74,10 @@ RULES: dict[str, set[str]] = {
     },
     "service/banner.py": {"models", "service.settings"},
     # What a process starts with knows settings and the composition root alone.
-    "service/wsgi.py": {"flask", "service.bootstrap", "service.core.newest", "service.settings"},
+    "service/wsgi.py": {"flask", "service.bootstrap", "service.settings"},
     "service/gunicorn.conf.py": {
         "service.banner", "service.bootstrap", "service.settings", "service.logs", "service.metrics",
         "service.server.master", "service.server.seats",
-        "service.wsgi", "service.core.newest",  # what all workers share
     },
     "service/__main__.py": {
         "click", "pydantic", "service.server.granian", "service.server.start", "service.settings",

@@ -2,8 +2,7 @@
 
 Nothing is believed on that ground: a step from a remembered record counts only if the store, when it saves, still has
 the very record that was remembered. Where it has not, others have written, and the step is taken anew from what is
-stored. So what is remembered saves a load, and decides nothing. Where processes tell each other what they saved
-(`newest`), few steps are taken in vain.
+stored. So what is remembered saves a load, and decides nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from threading import Lock
 
-import numpy as np
-
 from service.core.blocks import Block, Blocks
-from service.core.newest import Newest
 from service.core.ports import Stored
 from service.core.types import ClientKey
 
@@ -31,9 +27,8 @@ class Recent:
     A record is here once: by itself, or in the block of those it was saved with.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, newest: Newest | None = None) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._newest = newest
         self._kept: OrderedDict[ClientKey, Stored] = OrderedDict()
         self._blocks = Blocks(most_bytes)
         self._bytes = 0
@@ -43,34 +38,21 @@ class Recent:
     def take(self, key: ClientKey) -> Stored | None:
         """The client's record, if it is remembered; it is not any more."""
         with self._lock:
-            stored = self._take(key)
-        return stored if self._newest is None else self._newest.unless_old(key, stored)
+            return self._take(key)
 
     def take_block(self, keys: tuple[ClientKey, ...]) -> Block | None:
         """All records of these clients in one piece, where they were saved together last; they are not here any more.
         None for all else: `take_many` has what there is."""
         with self._lock:
-            block = self._blocks.take(keys)
-            if block is not None and self._newest is not None:
-                old = int(np.count_nonzero(self._newest.are_old(keys, block.nonces)))
-                if old:
-                    if old < len(keys):  # the others' are still good, one by one
-                        self._blocks.keep(block)
-                    return None
-        return block
+            return self._blocks.take(keys)
 
     def take_many(self, keys: Sequence[ClientKey]) -> list[Stored | None]:
         """`take` of each."""
         with self._lock:
-            found = [self._take(key) for key in keys]
-        if self._newest is not None:
-            found = list(map(self._newest.unless_old, keys, found))
-        return found
+            return [self._take(key) for key in keys]
 
     def keep(self, key: ClientKey, stored: Stored) -> None:
         """Remember what was saved just now."""
-        if self._newest is not None:
-            self._newest.tell(key, stored.nonce)
         with self._lock:
             self._keep(key, stored)
 
@@ -78,14 +60,10 @@ class Recent:
         """`keep` of each."""
         with self._lock:
             for key, stored in saved:
-                if self._newest is not None:
-                    self._newest.tell(key, stored.nonce)
                 self._keep(key, stored)
 
     def keep_block(self, block: Block) -> None:
         """Remember what was saved together just now."""
-        if self._newest is not None:
-            self._newest.tell_many(block.keys, block.nonces)
         with self._lock:
             if self._shared and not self._shared.keys().isdisjoint(block.keys):
                 for key, nonce, row in zip(*block, strict=True):

@@ -1,13 +1,7 @@
 """What a process remembers of its last saves spares it loads, and never decides anything."""
 
-import os
 from collections import Counter
-from itertools import pairwise
 
-import numpy as np
-
-from service.core.blocks import Block
-from service.core.newest import Newest
 from service.core.ports import Stored
 from service.core.predictor import Predictor
 from service.core.recent import APART, ENTRY_BYTES, Recent
@@ -32,11 +26,11 @@ class Counting:
         return called
 
 
-def two_processes(newest=None):
+def two_processes():
     """Two predictors over one store, as two workers have it, each with a memory of its own; calls are counted."""
     desk = Desk(make_spec(("a",)))
     stores = [Counting(desk.store) for _ in range(2)]
-    return desk, stores, [Predictor(desk.registry, store, desk.clock, recent=Recent(newest=newest)) for store in stores]
+    return desk, stores, [Predictor(desk.registry, store, desk.clock) for store in stores]
 
 
 def test_a_client_that_stays_with_its_process_is_loaded_twice_and_then_no_more():
@@ -57,79 +51,6 @@ def test_a_client_that_hops_between_processes_loses_and_doubles_no_step():
         told.append(float(answer.y[0, 0, 0]))
     alone = Desk(make_spec(("a",)))
     assert told == [float(alone.send(i).y[0, 0, 0]) for i in range(200)]
-
-
-def test_processes_that_tell_each_other_take_no_step_in_vain():
-    """A step is saved once, wherever the client came last, and loaded only where it comes from elsewhere."""
-    desk, stores, processes = two_processes(Newest())
-    turns = [(i * i) % 3 % 2 for i in range(200)]
-    hops = sum(one != other for one, other in pairwise(turns))
-    for i, turn in enumerate(turns):
-        assert processes[turn].predict(desk.key, request(i)).step == i + 1
-    assert sum(store.calls["save"] for store in stores) == 200
-    assert hops <= sum(store.calls["load"] for store in stores) <= hops + 6  # those to see that it is new
-
-
-def test_what_they_tell_each_other_is_a_hint_and_decides_nothing():
-    """Where a place says what is wrong, the store finds it out."""
-    newest = Newest()
-    desk, _, (here, there) = two_processes(newest)
-    for i in range(20):
-        here.predict(desk.key, request(i))
-    there.predict(desk.key, request(20))
-    newest.tell(desk.key, here._recent._kept[desk.key].nonce)
-    assert here.predict(desk.key, request(21)).step == 22
-
-
-def test_only_another_record_of_the_same_client_makes_one_old():
-    """All share one place: who was told of before the last is not known, and so not old."""
-    newest, other = Newest(places=1), KEY._replace(client="other")
-    newest.tell(KEY, b"nonce..1")
-    assert newest.is_old(KEY, b"another.")
-    assert not newest.is_old(KEY, b"nonce..1")
-    newest.tell(other, b"nonce..2")
-    assert not newest.is_old(KEY, b"another.")
-
-
-def test_many_are_old_as_each_is():
-    newest, keys = Newest(), tuple(KEY._replace(client=str(n)) for n in range(1000))
-    first, second = ([(n + at).to_bytes(8, "big") for n in range(1, 1001)] for at in (0, 5 << 32))
-    assert not newest.are_old(keys, first).any()
-    newest.tell_many(keys, first)
-    assert not newest.are_old(keys, first).any()
-    newest.tell(keys[7], second[7])
-    assert newest.are_old(keys, first).tolist() == [key == keys[7] for key in keys]
-    newest.tell_many(keys, second)
-    assert newest.are_old(keys, first).tolist() == [newest.is_old(*each) for each in zip(keys, first, strict=True)]
-    assert newest.are_old(keys, first).sum() > 950  # all but those that share a place
-    newest.tell_many((), [])
-    assert not newest.are_old((), []).any()
-
-
-def test_a_block_is_found_again_unless_others_wrote_one_of_its_clients_and_the_rest_is_still_good():
-    newest = Newest()
-    here, there = Recent(newest=newest), Recent(newest=newest)
-    keys = tuple(KEY._replace(client=str(n)) for n in range(1000))
-    nonces = [n.to_bytes(8, "big") for n in range(1000)]
-    rows = np.zeros((1000, 100), np.uint8)
-    for _ in range(3):
-        here.keep_block(Block(keys, nonces, rows))
-        assert here.take_block(keys) is not None
-    here.keep_block(Block(keys, nonces, rows))
-    there.keep(keys[7], Stored(b"another.", bytes(100)))
-    assert here.take_block(keys) is None
-    assert [key for key, stored in zip(keys, here.take_many(keys), strict=True) if stored is None] == [keys[7]]
-
-
-def test_processes_forked_later_share_what_is_told():
-    newest = Newest()
-    child = os.fork()
-    if child == 0:
-        newest.tell(KEY, b"nonce..8")
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert newest.is_old(KEY, b"another.")
-    assert not newest.is_old(KEY, b"nonce..8")
 
 
 def test_who_was_overtaken_loads_for_a_while_rather_than_step_in_vain():
