@@ -22,10 +22,13 @@ from benchmarks.bulk import CLIENTS, PATH
 from benchmarks.bundle import NAME, weather
 from benchmarks.servers import Server, free_port, running, service
 from models.manifest import STEP_TFLITE
+from service.core.ports import Save
+from service.core.types import ClientKey
 from service.engines.litert import CHUNK
 from service.stores import sqlite_statements as sql
 from service.stores.sqlite_folder import SHARDS, prepare, shard_file
 from service.stores.sqlite_shard import Shard
+from service.stores.sqlite_together import swap_values
 
 TURNS = 60
 NONCE_BYTES = 8
@@ -100,15 +103,14 @@ def _sqlite(folder: Path, record_bytes: int) -> Callable[[], Any]:
     each, random = CLIENTS // SHARDS, np.random.default_rng(1)
     paths = [f"default/{NAME}/client-{n}" for n in range(each)]
     nonces = [[random.bytes(NONCE_BYTES) for _ in range(each)] for _ in range(2)]
-    blobs = [b"\0" + random.bytes(each * record_bytes) for _ in range(2)]
+    blobs = [[random.bytes(record_bytes) for _ in range(each)] for _ in range(2)]
     for connection in connections:
         for path, nonce in zip(paths, nonces[1], strict=True):
             connection.execute(sql.INSERT, (path, nonce, bytes(record_bytes)))
-    places = [(2 + n * record_bytes) << 24 | record_bytes for n in range(each)]
-    values: list[list[Any]] = []
-    for new, old, blob in ((0, 1, blobs[0]), (1, 0, blobs[1])):
-        rows = zip(paths, map(bytes.__add__, nonces[new], nonces[old]), places, strict=True)
-        values.append([value for row in rows for value in row] + [blob])
+    keys = [ClientKey.of_path(path) for path in paths]
+    values = [
+        swap_values(paths, list(map(Save, keys, nonces[1 - new], nonces[new], blobs[new]))) for new in range(2)
+    ]
     statement, turn = sql.swap_all(each), 0
 
     def replace() -> None:

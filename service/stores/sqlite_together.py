@@ -35,7 +35,7 @@ def _swap_all(
     """Replace all records by one statement; False, and nothing is done, if one of them does not win."""
     answers.extend([True] * len(saves))
     try:
-        connection.execute(sql.swap_all(len(saves)), _values(paths, saves))
+        connection.execute(sql.swap_all(len(saves)), swap_values(paths, saves))
     except sqlite3.OperationalError as error:
         if sql.NOT_ALL not in str(error):
             raise
@@ -66,15 +66,15 @@ def _swapped(connection: sqlite3.Connection, paths: Sequence[str], saves: Sequen
     for start in range(0, len(saves), AT_ONCE):
         some, of_them = paths[start : start + AT_ONCE], saves[start : start + AT_ONCE]
         n = len(some)
-        if connection.execute(sql.swap_many(n), _values(some, of_them)).rowcount == n:
+        if connection.execute(sql.swap_many(n), swap_values(some, of_them)).rowcount == n:
             yield from [True] * n
         else:
             nonces = {path: nonce for path, nonce, _ in connection.execute(sql.load_many(n), some)}
             yield from [nonces.get(path) == save[2] for path, save in zip(some, of_them, strict=True)]
 
 
-def _values(paths: Sequence[str], saves: Sequence[Save]) -> list[Any]:
-    """The values of `sql.swap_many`."""
+def swap_values(paths: Sequence[str], saves: Sequence[Save]) -> list[Any]:
+    """The values of `sql.swap_many` and `sql.swap_all`."""
     _, old, new, blobs = zip(*saves, strict=True)
     sizes = list(map(len, blobs))
     values: list[Any] = [None] * (3 * len(saves) + 1)
